@@ -1,0 +1,183 @@
+namespace Trimtab.Kernels;
+
+/// <summary>What a <see cref="Device.Linear"/> does with its sums before it stores them.</summary>
+public enum Epilogue
+{
+    /// <summary>Stores them (bias added).</summary>
+    None,
+    /// <summary>GELU with the error function: x · Φ(x).</summary>
+    Gelu,
+    /// <summary>GELU by the tanh approximation.</summary>
+    GeluTanh,
+    /// <summary>x · sigmoid(1.702 x), as CLIP uses.</summary>
+    QuickGelu,
+    /// <summary>Gated: weight rows [0, N) are the gate, [N, 2N) the value; stores silu(gate) · value, N columns.</summary>
+    SiluGate,
+    /// <summary>Gated with the tanh GELU (Gemma's GeGLU).</summary>
+    GeluTanhGate,
+    /// <summary>silu(x) = x · sigmoid(x).</summary>
+    Silu,
+}
+
+/// <summary>A normalisation's weights.</summary>
+/// <param name="Weight">F32 [1, D].</param>
+/// <param name="Bias">F32 [1, D]; none for RMSNorm.</param>
+/// <param name="Epsilon">Added to the (mean) square before the root.</param>
+/// <param name="Centered">True: LayerNorm (mean removed). False: RMSNorm.</param>
+public readonly record struct NormWeights(Tensor Weight, Tensor Bias, float Epsilon, bool Centered);
+
+/// <summary>
+/// What happens to the residual stream at the output of a decoder layer, per token and by data: the CMRM edit
+/// h := h − scale · v (arXiv 2410.09047, eq. 3) and the capture of h before it. The default value is "nothing".
+/// </summary>
+/// <param name="Layer">Decoder layer, 1-based; 0 for no junction.</param>
+/// <param name="Layers">Number of decoder layers L.</param>
+/// <param name="SteerSlot">I32 [1, T]: the row group in <paramref name="Vectors"/>; negative: this token is not steered.</param>
+/// <param name="SteerScale">F32 [1, T]: alpha.</param>
+/// <param name="Vectors">F32 [slots · L, D]: row slot · L + layer − 1 is subtracted.</param>
+/// <param name="CaptureSlot">I32 [1, T]: the row group in <paramref name="Captures"/>; negative: not captured.</param>
+/// <param name="Captures">F32 [slots · L, D]: receives h after the residual add and before the edit.</param>
+public readonly record struct Junction(
+    int Layer, int Layers, Tensor SteerSlot, Tensor SteerScale, Tensor Vectors, Tensor CaptureSlot, Tensor Captures);
+
+/// <summary>The weights of a vision transformer's patch embedding, class token and position table.</summary>
+/// <param name="Projection">[D, C · P · P]: the convolution, one row per output channel, columns in channel, y, x order.</param>
+/// <param name="Bias">F32 [1, D] or none.</param>
+/// <param name="ClassToken">F32 [1, D] or none: becomes row 0 of each image.</param>
+/// <param name="Positions">F32 [S, D], S = patches (+ 1 with a class token), added to the rows.</param>
+/// <param name="ImageSize">Height and width in pixels.</param>
+/// <param name="PatchSize">Height and width of a patch in pixels.</param>
+public readonly record struct PatchWeights(Weight Projection, Tensor Bias, Tensor ClassToken, Tensor Positions, int ImageSize, int PatchSize);
+
+/// <summary>How a qkv row is divided into heads: query heads first, then key heads, then value heads.</summary>
+/// <param name="Query">Number of query heads; a multiple of <paramref name="KeyValue"/>.</param>
+/// <param name="KeyValue">Number of key (and of value) heads.</param>
+/// <param name="Dimension">Elements a head.</param>
+/// <param name="Scale">Factor on q · k, usually 1/√Dimension.</param>
+public readonly record struct Heads(int Query, int KeyValue, int Dimension, float Scale)
+{
+    /// <summary>Columns of a qkv row.</summary>
+    public int Columns => (Query + 2 * KeyValue) * Dimension;
+}
+
+/// <summary>Keys and values of one layer in pages: position p of a sequence lies in row page(p / PageSize) · PageSize + p % PageSize.</summary>
+/// <param name="Keys">[pages · PageSize, KeyValue · Dimension], rotated.</param>
+/// <param name="Values">[pages · PageSize, KeyValue · Dimension].</param>
+/// <param name="PageSize">Positions a page.</param>
+public readonly record struct KvLayer(Tensor Keys, Tensor Values, int PageSize);
+
+/// <summary>Where the T tokens of a step belong. One step may mix prefill chunks and decode tokens of several sequences.</summary>
+/// <param name="Sequence">I32 [1, T]: row of <paramref name="Pages"/>.</param>
+/// <param name="Position">I32 [1, T]: position in the sequence; a token attends to positions ≤ its own.</param>
+/// <param name="StoreRow">I32 [1, T]: cache row that receives the token's key and value.</param>
+/// <param name="Pages">I32 [sequences, P]: page numbers of each sequence in order.</param>
+public readonly record struct TokenMap(Tensor Sequence, Tensor Position, Tensor StoreRow, Tensor Pages);
+
+/// <summary>
+/// The narrow waist: the fused operations that a model is written in, once for every device. Calls only enqueue
+/// (<see cref="Download(Tensor, Span{float})"/> waits); shapes are [rows, columns], T is the number of tokens in the step.
+/// Outputs never alias inputs unless said. Every output element is summed in an order that depends only on its own row,
+/// so results do not depend on what else is in the batch.
+/// </summary>
+public abstract class Device : IDisposable
+{
+    /// <summary>What the device is, for people: instruction set and threads, or the GPU's name.</summary>
+    public abstract string Name { get; }
+
+    /// <summary>Element type of activations on this device.</summary>
+    public abstract DType ActivationType { get; }
+
+    /// <summary>Allocates a zeroed tensor; the storage is the caller's to dispose.</summary>
+    /// <exception cref="OutOfMemoryException">The device has no room; the message names the size.</exception>
+    public abstract Tensor Allocate(DType type, int rows, int columns);
+
+    /// <summary>Packs weight parts, rows one after another, into the device's layout. The data is not needed afterwards.</summary>
+    /// <exception cref="NotSupportedException">The device does not compute in that form; convert first (see <see cref="Computes"/>).</exception>
+    /// <exception cref="ArgumentException">Parts differ in their columns.</exception>
+    public abstract Weight Pack(params ReadOnlySpan<WeightData> parts);
+
+    /// <summary>Whether weights of this form are computed as they are, with <paramref name="columns"/> input features.</summary>
+    public abstract bool Computes(DType type, int columns);
+
+    /// <summary>Copies host values into a tensor, converting to its type; counts must be equal.</summary>
+    public abstract void Upload(ReadOnlySpan<float> source, Tensor target);
+
+    /// <summary>Copies host integers into an I32 tensor; counts must be equal.</summary>
+    public abstract void Upload(ReadOnlySpan<int> source, Tensor target);
+
+    /// <summary>Waits for the work before it, then copies a tensor to the host, converting to float; counts must be equal.</summary>
+    public abstract void Download(Tensor source, Span<float> target);
+
+    /// <summary>Runs a recorded step: the action itself on a CPU, a captured graph under the same key on a GPU.</summary>
+    public virtual void Replay(long key, Action record) => record();
+
+    /// <summary>output[t] = rows[t] ≥ 0 ? table[rows[t]] : features[−1 − rows[t]]. Splices image features at no extra pass.</summary>
+    /// <param name="output">[T, D].</param>
+    /// <param name="table">[V, D].</param>
+    /// <param name="features">[I, D] in the activation type, or none.</param>
+    /// <param name="rows">I32 [1, T].</param>
+    public abstract void Embed(Tensor output, Weight table, Tensor features, Tensor rows);
+
+    /// <summary>Patch embedding, class token and positions of n images.</summary>
+    /// <param name="output">[n · S, D].</param>
+    /// <param name="pixels">F32 [n, C · H · W], channel-major planes, normalised.</param>
+    /// <param name="weights">The embedding.</param>
+    public abstract void Patches(Tensor output, Tensor pixels, in PatchWeights weights);
+
+    /// <summary>output = norm(input), both [T, D]; may alias.</summary>
+    public abstract void Norm(Tensor output, Tensor input, in NormWeights norm);
+
+    /// <summary>x += delta; capture and steer as the junction says; output = norm(x). All [T, D].</summary>
+    public abstract void ResidualNorm(Tensor x, Tensor delta, Tensor output, in NormWeights norm, in Junction junction);
+
+    /// <summary>output = epilogue(input · weightᵀ + bias).</summary>
+    /// <param name="output">[T, N]; N = weight rows, or half of them for a gated epilogue.</param>
+    /// <param name="input">[T, K].</param>
+    /// <param name="weight">[N or 2N, K].</param>
+    /// <param name="bias">F32 [1, weight rows] or none.</param>
+    /// <param name="epilogue">What is done to the sums.</param>
+    public abstract void Linear(Tensor output, Tensor input, Weight weight, Tensor bias, Epilogue epilogue);
+
+    /// <summary>
+    /// Rotates the query heads of qkv in place and writes rotated keys and plain values to the cache. Halves convention:
+    /// (x_i, x_{i+R/2}) is the pair of frequency i; elements from R on are not rotated.
+    /// </summary>
+    /// <param name="qkv">[T, heads.Columns].</param>
+    /// <param name="rotary">F32 [T, R]: cos of the R/2 angles, then their sin (scaled, where the RoPE kind scales).</param>
+    /// <param name="cache">Where keys and values go.</param>
+    /// <param name="tokens">Cache rows of the tokens.</param>
+    /// <param name="heads">Head layout.</param>
+    public abstract void RopeStore(Tensor qkv, Tensor rotary, in KvLayer cache, in TokenMap tokens, in Heads heads);
+
+    /// <summary>Causal attention over the paged cache, which already holds this step's keys and values.</summary>
+    /// <param name="output">[T, Query · Dimension].</param>
+    /// <param name="qkv">[T, heads.Columns], queries rotated.</param>
+    /// <param name="cache">Keys and values.</param>
+    /// <param name="tokens">Sequence, position and pages of the tokens.</param>
+    /// <param name="heads">Head layout.</param>
+    /// <param name="window">Sliding window: only the last <paramref name="window"/> positions, its own included; 0 for all.</param>
+    public abstract void AttendPaged(Tensor output, Tensor qkv, in KvLayer cache, in TokenMap tokens, in Heads heads, int window);
+
+    /// <summary>Full (bidirectional) attention within each run of <paramref name="length"/> rows: a vision transformer's.</summary>
+    /// <param name="output">[n · length, Query · Dimension].</param>
+    /// <param name="qkv">[n · length, heads.Columns].</param>
+    /// <param name="length">Rows an image.</param>
+    /// <param name="heads">Head layout.</param>
+    public abstract void AttendFull(Tensor output, Tensor qkv, int length, in Heads heads);
+
+    /// <summary>output[i] = input[rows[i]].</summary>
+    /// <param name="output">[R, D].</param>
+    /// <param name="input">[T, D].</param>
+    /// <param name="rows">I32 [1, R].</param>
+    public abstract void TakeRows(Tensor output, Tensor input, Tensor rows);
+
+    /// <summary>Gives everything back.</summary>
+    public void Dispose()
+    {
+        Dispose(true);
+        GC.SuppressFinalize(this);
+    }
+
+    /// <summary>Releases the device.</summary>
+    protected abstract void Dispose(bool disposing);
+}

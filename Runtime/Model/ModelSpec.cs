@@ -1,0 +1,110 @@
+using Trimtab.Kernels;
+
+namespace Trimtab.Model;
+
+/// <summary>Rotary position embedding (RoFormer, arXiv 2104.09864) and its context extensions.</summary>
+/// <param name="Kind">Which extension.</param>
+/// <param name="Theta">Base of the geometric frequencies.</param>
+/// <param name="Dimension">Rotated elements a head, R ≤ head dimension.</param>
+/// <param name="MaxPositions">The model's max_position_embeddings.</param>
+/// <param name="Factor">Extension factor.</param>
+/// <param name="OriginalPositions">Positions before the extension (llama3, yarn, dynamic).</param>
+/// <param name="LowFrequencyFactor">llama3.</param>
+/// <param name="HighFrequencyFactor">llama3.</param>
+/// <param name="BetaFast">yarn.</param>
+/// <param name="BetaSlow">yarn.</param>
+/// <param name="AttentionFactor">yarn: factor on cos and sin, or null for the formula's.</param>
+/// <param name="MScale">yarn (DeepSeek's variant), or null.</param>
+/// <param name="MScaleAllDimensions">yarn (DeepSeek's variant), or null.</param>
+/// <param name="Truncate">yarn: whether the correction range is rounded to whole dimensions.</param>
+/// <param name="Frequencies">Divisors on the frequencies, as a GGUF's rope_freqs.weight holds them, or null.</param>
+public sealed record RopeSpec(
+    RopeKind Kind, double Theta, int Dimension, int MaxPositions, double Factor = 1, int OriginalPositions = 0,
+    double LowFrequencyFactor = 1, double HighFrequencyFactor = 4, double BetaFast = 32, double BetaSlow = 1,
+    double? AttentionFactor = null, double? MScale = null, double? MScaleAllDimensions = null, bool Truncate = true,
+    float[]? Frequencies = null);
+
+/// <summary>Kinds of RoPE.</summary>
+public enum RopeKind
+{
+    /// <summary>Plain.</summary>
+    Default,
+    /// <summary>Positions divided by the factor.</summary>
+    Linear,
+    /// <summary>Dynamic NTK: the base grows with the sequence once it is longer than MaxPositions.</summary>
+    Dynamic,
+    /// <summary>LLaMA 3.1's piecewise interpolation.</summary>
+    Llama3,
+    /// <summary>YaRN (arXiv 2309.00071).</summary>
+    Yarn,
+}
+
+/// <summary>A decoder-only language model.</summary>
+/// <param name="Family">Hugging Face model_type: llama, mistral, qwen2.</param>
+/// <param name="HiddenSize">D: width of the residual stream.</param>
+/// <param name="IntermediateSize">Width of the MLP.</param>
+/// <param name="Layers">L.</param>
+/// <param name="Heads">Query heads.</param>
+/// <param name="KeyValueHeads">Key and value heads.</param>
+/// <param name="HeadDimension">Elements a head.</param>
+/// <param name="VocabularySize">V: rows of the embedding.</param>
+/// <param name="NormEpsilon">RMSNorm's epsilon.</param>
+/// <param name="Activation">The gated MLP's epilogue.</param>
+/// <param name="QkvBias">Biases on q, k, v.</param>
+/// <param name="OutputBias">Bias on the attention's output projection.</param>
+/// <param name="MlpBias">Biases on gate, up, down.</param>
+/// <param name="TieEmbeddings">The output projection is the embedding table.</param>
+/// <param name="Windows">Sliding window of each layer, 0 for none; [L].</param>
+/// <param name="Rope">Positions.</param>
+/// <param name="BosId">Begin-of-sequence token, or null.</param>
+/// <param name="EosIds">Tokens that end a generation (config and generation_config together).</param>
+public sealed record TextSpec(
+    string Family, int HiddenSize, int IntermediateSize, int Layers, int Heads, int KeyValueHeads, int HeadDimension,
+    int VocabularySize, float NormEpsilon, Epilogue Activation, bool QkvBias, bool OutputBias, bool MlpBias, bool TieEmbeddings,
+    int[] Windows, RopeSpec Rope, int? BosId, int[] EosIds);
+
+/// <summary>A CLIP vision transformer (arXiv 2103.00020).</summary>
+/// <param name="Family">Hugging Face model_type: clip_vision_model.</param>
+/// <param name="HiddenSize">Width.</param>
+/// <param name="IntermediateSize">Width of the MLP.</param>
+/// <param name="Layers">Layers that the checkpoint's config declares.</param>
+/// <param name="UsedLayers">Layers that are computed: up to the selected feature layer.</param>
+/// <param name="Heads">Attention heads.</param>
+/// <param name="ImageSize">Pixels a side.</param>
+/// <param name="PatchSize">Pixels a patch's side.</param>
+/// <param name="NormEpsilon">LayerNorm's epsilon.</param>
+/// <param name="Activation">The MLP's epilogue.</param>
+/// <param name="ClassToken">Whether row 0 is a class token.</param>
+/// <param name="DropClassToken">Whether row 0 is dropped from the features (strategy "default").</param>
+/// <param name="PreNorm">Whether a LayerNorm precedes the first layer (CLIP's pre_layrnorm).</param>
+public sealed record VisionSpec(
+    string Family, int HiddenSize, int IntermediateSize, int Layers, int UsedLayers, int Heads, int ImageSize, int PatchSize,
+    float NormEpsilon, Epilogue Activation, bool ClassToken, bool DropClassToken, bool PreNorm)
+{
+    /// <summary>Patches an image.</summary>
+    public int Patches => ImageSize / PatchSize * (ImageSize / PatchSize);
+
+    /// <summary>Rows an image inside the transformer.</summary>
+    public int Rows => Patches + (ClassToken ? 1 : 0);
+
+    /// <summary>Feature rows an image: tokens that it takes in a prompt.</summary>
+    public int Features => DropClassToken && ClassToken ? Patches : Rows;
+}
+
+/// <summary>The two-layer MLP between vision features and the decoder (LLaVA-1.5, arXiv 2310.03744).</summary>
+/// <param name="InputSize">Width of the vision features.</param>
+/// <param name="HiddenSize">Width between the layers.</param>
+/// <param name="OutputSize">D of the decoder.</param>
+/// <param name="Activation">Between the layers.</param>
+/// <param name="Bias">Whether both layers have biases.</param>
+public sealed record ProjectorSpec(int InputSize, int HiddenSize, int OutputSize, Epilogue Activation, bool Bias);
+
+/// <summary>What a checkpoint is, as data: everything the one forward pass needs to know.</summary>
+/// <param name="Architecture">Name as the checkpoint gives it (LlavaForConditionalGeneration, or a GGUF's general.architecture).</param>
+/// <param name="Text">The decoder.</param>
+/// <param name="Vision">The vision encoder, or null for a language model alone.</param>
+/// <param name="Projector">Its projector, or null.</param>
+/// <param name="ImageTokenId">Token that an image's features replace, or null.</param>
+/// <param name="StoredType">The checkpoint's declared dtype, or null when it says none.</param>
+public sealed record ModelSpec(
+    string Architecture, TextSpec Text, VisionSpec? Vision, ProjectorSpec? Projector, int? ImageTokenId, DType? StoredType);
