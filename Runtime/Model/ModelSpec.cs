@@ -8,7 +8,7 @@ namespace Trimtab.Model;
 /// <param name="Dimension">Rotated elements a head, R ≤ head dimension.</param>
 /// <param name="MaxPositions">The model's max_position_embeddings.</param>
 /// <param name="Factor">Extension factor.</param>
-/// <param name="OriginalPositions">Positions before the extension (llama3, yarn, dynamic).</param>
+/// <param name="OriginalPositions">Positions before the extension (llama3, yarn), else 0.</param>
 /// <param name="LowFrequencyFactor">llama3.</param>
 /// <param name="HighFrequencyFactor">llama3.</param>
 /// <param name="BetaFast">yarn.</param>
@@ -108,3 +108,15 @@ public sealed record ProjectorSpec(int InputSize, int HiddenSize, int OutputSize
 /// <param name="StoredType">The checkpoint's declared dtype, or null when it says none.</param>
 public sealed record ModelSpec(
     string Architecture, TextSpec Text, VisionSpec? Vision, ProjectorSpec? Projector, int? ImageTokenId, DType? StoredType);
+
+/// <summary>
+/// A checkpoint that asks for something this runtime does not compute. The message names the file, the field, its value
+/// and what is supported.
+/// </summary>
+public sealed class UnsupportedModelException(string message) : NotSupportedException(message);
+
+/// <summary>
+/// A configuration that is damaged or contradicts itself: not JSON, a wrong type, a size out of range, heads that do not
+/// divide. The message names the file, the field, its value and what was expected.
+/// </summary>
+public sealed class InvalidConfigException(string message, Exception? inner = null) : Exception(message, inner);
