@@ -1,0 +1,279 @@
+using System.Globalization;
+using System.Text;
+
+namespace Trimtab.Model;
+
+/// <summary>A tensor that a model's forward pass reads.</summary>
+/// <param name="Role">Its name in this runtime, the same for every checkpoint format; see <see cref="TensorNames"/>.</param>
+/// <param name="Name">Its name in the checkpoint.</param>
+/// <param name="Shape">Outermost dimension first: [rows, columns] for a projection, [D] for a norm, [D, 3, P, P] for the patches.</param>
+/// <param name="Optional">Whether the model is complete without it.</param>
+public sealed record ExpectedTensor(string Role, string Name, long[] Shape, bool Optional = false);
+
+/// <summary>How a checkpoint file names its tensors; found by <see cref="TensorNames.Detect(IEnumerable{string})"/>.</summary>
+/// <param name="Form">Which of the forms.</param>
+/// <param name="Text">Hugging Face: what comes before "layers.0.…" of the decoder.</param>
+/// <param name="Head">Hugging Face: the output projection's whole name.</param>
+/// <param name="Vision">Hugging Face: what comes before "encoder.layers.0.…" of the vision tower.</param>
+/// <param name="Projector">Hugging Face: what comes before "linear_1.weight".</param>
+/// <param name="SwappedMlp">mmproj files of old converters, which call the MLP's first matrix ffn_down and its second ffn_up.</param>
+public sealed record Layout(
+    LayoutForm Form, string Text = "model.", string Head = "lm_head.weight", string Vision = "vision_tower.vision_model.",
+    string Projector = "multi_modal_projector.", bool SwappedMlp = false);
+
+/// <summary>Forms of tensor names.</summary>
+public enum LayoutForm
+{
+    /// <summary>Hugging Face: one checkpoint with text, vision and projector. Prefixes differ between versions.</summary>
+    HuggingFace,
+    /// <summary>A GGUF file's language model: text only.</summary>
+    Gguf,
+    /// <summary>An mmproj file: vision and projector only.</summary>
+    GgufVision,
+}
+
+/// <summary>A checkpoint whose tensors are not those of the model that its configuration describes. The message lists them all.</summary>
+public sealed class MismatchedTensorsException(
+    string message, IReadOnlyList<string> missing, IReadOnlyList<string> surplus, IReadOnlyList<string> misshapen) : Exception(message)
+{
+    /// <summary>Names expected and not there.</summary>
+    public IReadOnlyList<string> Missing { get; } = missing;
+
+    /// <summary>Names there that the model has no use for.</summary>
+    public IReadOnlyList<string> Surplus { get; } = surplus;
+
+    /// <summary>Names whose shape is another than expected.</summary>
+    public IReadOnlyList<string> Misshapen { get; } = misshapen;
+}
+
+/// <summary>
+/// From a spec to the tensors of its checkpoint, as data. The roles, each with ".bias" appended for its bias:
+/// <list type="bullet">
+/// <item>text.embed, text.norm, text.head (not of tied models),</item>
+/// <item>text.layers.{i}.{attn_norm, q, k, v, o, mlp_norm, gate, up, down}, i from 0,</item>
+/// <item>vision.{patch, class, position, pre_norm},</item>
+/// <item>vision.layers.{i}.{norm1, q, k, v, o, norm2, fc1, fc2}, those up to the feature layer,</item>
+/// <item>projector.{linear1, linear2}.</item>
+/// </list>
+/// </summary>
+public static class TensorNames
+{
+    private static readonly string[] TextPrefixes =
+        ["model.language_model.", "language_model.model.", "model.", "language_model.", "model.language_model.model.", ""];
+
+    private static readonly string[] VisionPrefixes =
+    [
+        "model.vision_tower.vision_model.", "vision_tower.vision_model.", "model.vision_tower.", "vision_tower.",
+        "model.vision_model.", "vision_model.",
+    ];
+
+    private static readonly string[] ProjectorPrefixes = ["model.multi_modal_projector.", "multi_modal_projector."];
+
+    private static readonly string[] Heads = ["lm_head.weight", "language_model.lm_head.weight", "model.lm_head.weight",
+        "model.language_model.lm_head.weight"];
+
+    /// <summary>Buffers and heads of other uses, at the end of a name, that no forward pass here reads.</summary>
+    private static readonly string[] IgnoredEnds =
+        ["rotary_emb.inv_freq", "masked_bias", "position_ids", "post_layernorm.weight", "post_layernorm.bias", "visual_projection.weight",
+            "text_projection.weight"];
+
+    private static readonly string[] IgnoredStarts = ["text_model.", "model.text_model.", "v.post_ln."];
+
+    private static readonly string[] Ignored = ["logit_scale", "rope_freqs.weight"];
+
+    /// <summary>Roles of a decoder layer, with their names in Hugging Face's and GGUF's form.</summary>
+    private static readonly (string Role, string HuggingFace, string Gguf)[] TextLayer =
+    [
+        ("attn_norm", "input_layernorm", "attn_norm"), ("q", "self_attn.q_proj", "attn_q"), ("k", "self_attn.k_proj", "attn_k"),
+        ("v", "self_attn.v_proj", "attn_v"), ("o", "self_attn.o_proj", "attn_output"), ("mlp_norm", "post_attention_layernorm", "ffn_norm"),
+        ("gate", "mlp.gate_proj", "ffn_gate"), ("up", "mlp.up_proj", "ffn_up"), ("down", "mlp.down_proj", "ffn_down"),
+    ];
+
+    private static readonly (string Role, string HuggingFace, string Gguf)[] VisionLayer =
+    [
+        ("norm1", "layer_norm1", "ln1"), ("q", "self_attn.q_proj", "attn_q"), ("k", "self_attn.k_proj", "attn_k"),
+        ("v", "self_attn.v_proj", "attn_v"), ("o", "self_attn.out_proj", "attn_out"), ("norm2", "layer_norm2", "ln2"),
+        ("fc1", "mlp.fc1", "ffn_up"), ("fc2", "mlp.fc2", "ffn_down"),
+    ];
+
+    /// <summary>Recognises the form of a file's names. Names of no known form count as a plain Hugging Face decoder.</summary>
+    public static Layout Detect(IEnumerable<string> names)
+    {
+        ArgumentNullException.ThrowIfNull(names);
+        var all = names as IReadOnlyCollection<string> ?? [.. names];
+        if (all.Any(n => n.StartsWith("v.", StringComparison.Ordinal) || n.StartsWith("mm.", StringComparison.Ordinal)))
+            return new(LayoutForm.GgufVision);
+        if (all.Any(n => n.StartsWith("blk.", StringComparison.Ordinal) || n.StartsWith("token_embd.", StringComparison.Ordinal)))
+            return new(LayoutForm.Gguf);
+
+        // A prefix holds if any of its tensors is there, so that one missing tensor does not hide the form.
+        string? Find(string[] prefixes, params string[] anchors) => prefixes.FirstOrDefault(prefix => all.Any(name =>
+            name.StartsWith(prefix, StringComparison.Ordinal) && anchors.Any(anchor => name.AsSpan(prefix.Length).StartsWith(anchor))));
+        var text = Find(TextPrefixes, "layers.", "embed_tokens.", "norm.weight");
+        var hub = text?.StartsWith("language_model.", StringComparison.Ordinal) is true;
+        var head = Heads.FirstOrDefault(all.Contains) ?? (hub ? "language_model.lm_head.weight" : "lm_head.weight");
+        var nested = text?.StartsWith("model.language_model.", StringComparison.Ordinal) is true ? "model." : "";
+        return new(LayoutForm.HuggingFace, text ?? "model.", head,
+            Find(VisionPrefixes, "embeddings.", "encoder.", "pre_layrnorm.") ?? nested + "vision_tower.vision_model.",
+            Find(ProjectorPrefixes, "linear_1.", "linear_2.") ?? nested + "multi_modal_projector.");
+    }
+
+    /// <summary>The same with shapes at hand, outermost dimension first: sees the swapped MLP names of old mmproj files.</summary>
+    public static Layout Detect(IReadOnlyDictionary<string, long[]> tensors)
+    {
+        ArgumentNullException.ThrowIfNull(tensors);
+        var layout = Detect(tensors.Keys);
+        // ffn_down is [D, I] when its name is right.
+        return layout.Form == LayoutForm.GgufVision
+            && tensors.TryGetValue("v.blk.0.ffn_down.weight", out var down) && tensors.TryGetValue("v.blk.0.attn_q.weight", out var q)
+            && down is [var rows, var columns] && q is [_, var hidden] && columns == hidden && rows != hidden
+            ? layout with { SwappedMlp = true } : layout;
+    }
+
+    /// <summary>The tensors that a model of this spec reads from a file of this layout.</summary>
+    public static IReadOnlyList<ExpectedTensor> Expect(ModelSpec spec, Layout layout)
+    {
+        ArgumentNullException.ThrowIfNull(spec);
+        ArgumentNullException.ThrowIfNull(layout);
+        var tensors = new List<ExpectedTensor>();
+        if (layout.Form != LayoutForm.GgufVision)
+            ExpectText(tensors, spec.Text, layout);
+        if (layout.Form != LayoutForm.Gguf && spec is { Vision: { } vision, Projector: { } projector })
+        {
+            ExpectVision(tensors, vision, layout);
+            ExpectProjector(tensors, projector, layout);
+        }
+        return tensors;
+    }
+
+    private static void ExpectText(List<ExpectedTensor> tensors, TextSpec text, Layout layout)
+    {
+        var gguf = layout.Form == LayoutForm.Gguf;
+        long d = text.HiddenSize, q = (long)text.Heads * text.HeadDimension, kv = (long)text.KeyValueHeads * text.HeadDimension,
+            i = text.IntermediateSize;
+        tensors.Add(new("text.embed", gguf ? "token_embd.weight" : layout.Text + "embed_tokens.weight", [text.VocabularySize, d]));
+        for (var layer = 0; layer < text.Layers; layer++)
+            foreach (var (role, huggingFace, name) in TextLayer)
+            {
+                long[] shape = role switch
+                {
+                    "attn_norm" or "mlp_norm" => [d],
+                    "q" => [q, d],
+                    "k" or "v" => [kv, d],
+                    "o" => [d, q],
+                    "down" => [d, i],
+                    _ => [i, d],
+                };
+                var bias = role switch
+                {
+                    "q" or "k" or "v" => text.QkvBias,
+                    "o" => text.OutputBias,
+                    "gate" or "up" or "down" => text.MlpBias,
+                    _ => false,
+                };
+                Add(tensors, $"text.layers.{layer}.{role}", gguf ? $"blk.{layer}.{name}" : $"{layout.Text}layers.{layer}.{huggingFace}",
+                    shape, bias);
+            }
+        tensors.Add(new("text.norm", gguf ? "output_norm.weight" : layout.Text + "norm.weight", [d]));
+        if (!text.TieEmbeddings)
+            tensors.Add(new("text.head", gguf ? "output.weight" : layout.Head, [text.VocabularySize, d]));
+    }
+
+    private static void ExpectVision(List<ExpectedTensor> tensors, VisionSpec vision, Layout layout)
+    {
+        var gguf = layout.Form == LayoutForm.GgufVision;
+        long d = vision.HiddenSize, i = vision.IntermediateSize;
+        var patch = gguf ? "v.patch_embd" : layout.Vision + "embeddings.patch_embedding";
+        tensors.Add(new("vision.patch", patch + ".weight", [d, 3, vision.PatchSize, vision.PatchSize]));
+        tensors.Add(new("vision.patch.bias", patch + ".bias", [d], Optional: true));
+        if (vision.ClassToken)
+            tensors.Add(new("vision.class", gguf ? "v.class_embd" : layout.Vision + "embeddings.class_embedding", [d]));
+        tensors.Add(new("vision.position", gguf ? "v.position_embd.weight" : layout.Vision + "embeddings.position_embedding.weight",
+            [vision.Rows, d]));
+        if (vision.PreNorm) // Hugging Face's spelling
+            Add(tensors, "vision.pre_norm", gguf ? "v.pre_ln" : layout.Vision + "pre_layrnorm", [d], bias: true);
+        for (var layer = 0; layer < vision.UsedLayers; layer++)
+            foreach (var (role, huggingFace, name) in VisionLayer)
+            {
+                long[] shape = role switch
+                {
+                    "norm1" or "norm2" => [d],
+                    "fc1" => [i, d],
+                    "fc2" => [d, i],
+                    _ => [d, d],
+                };
+                var file = !layout.SwappedMlp ? name : role switch { "fc1" => "ffn_down", "fc2" => "ffn_up", _ => name };
+                Add(tensors, $"vision.layers.{layer}.{role}",
+                    gguf ? $"v.blk.{layer}.{file}" : $"{layout.Vision}encoder.layers.{layer}.{huggingFace}", shape, bias: true);
+            }
+    }
+
+    private static void ExpectProjector(List<ExpectedTensor> tensors, ProjectorSpec projector, Layout layout)
+    {
+        var gguf = layout.Form == LayoutForm.GgufVision;
+        Add(tensors, "projector.linear1", gguf ? "mm.0" : layout.Projector + "linear_1", [projector.HiddenSize, projector.InputSize],
+            projector.Bias);
+        Add(tensors, "projector.linear2", gguf ? "mm.2" : layout.Projector + "linear_2", [projector.OutputSize, projector.HiddenSize],
+            projector.Bias);
+    }
+
+    private static void Add(List<ExpectedTensor> tensors, string role, string name, long[] shape, bool bias)
+    {
+        tensors.Add(new(role, name + ".weight", shape));
+        if (bias)
+            tensors.Add(new(role + ".bias", name + ".bias", [shape[0]]));
+    }
+
+    /// <summary>
+    /// Compares what is expected with what a file has. Not surplus: rotary_emb.inv_freq, masked_bias and position_ids buffers, the
+    /// vision tower's layers after the feature layer, its post_layernorm and CLIP's other parts, the output projection of tied
+    /// models, and rope_freqs.weight of GGUF files, which belongs to the spec's RoPE.
+    /// </summary>
+    /// <param name="expected">From <see cref="Expect"/>.</param>
+    /// <param name="tensors">The file's (or all shards') tensors: name to shape, outermost dimension first.</param>
+    /// <param name="file">The file, for errors.</param>
+    /// <exception cref="MismatchedTensorsException">Any is missing, surplus or misshapen; it lists them all.</exception>
+    public static void Check(IReadOnlyList<ExpectedTensor> expected, IReadOnlyDictionary<string, long[]> tensors, string file)
+    {
+        ArgumentNullException.ThrowIfNull(expected);
+        ArgumentNullException.ThrowIfNull(tensors);
+        var known = expected.ToDictionary(e => e.Name);
+        var missing = expected.Where(e => !e.Optional && !tensors.ContainsKey(e.Name)).ToList();
+        var misshapen = expected.Where(e => tensors.TryGetValue(e.Name, out var shape) && !shape.AsSpan().SequenceEqual(e.Shape)).ToList();
+        var ignorable = Ignorable(expected);
+        var surplus = tensors.Keys.Where(n => !known.ContainsKey(n) && !ignorable(n)).Order(StringComparer.Ordinal).ToList();
+        if (missing.Count + misshapen.Count + surplus.Count == 0)
+            return;
+
+        var message = new StringBuilder($"{file}: the tensors are not those of the model that its configuration describes: ")
+            .Append(CultureInfo.InvariantCulture, $"{missing.Count} missing, {misshapen.Count} misshapen, {surplus.Count} surplus");
+        foreach (var e in missing)
+            message.Append(CultureInfo.InvariantCulture, $"\n  missing: {e.Name} [{string.Join(", ", e.Shape)}]");
+        foreach (var e in misshapen)
+            message.Append(CultureInfo.InvariantCulture, $"\n  misshapen: {e.Name} [{string.Join(",
+                ", tensors[e.Name])}]; expected [{string.Join(", ", e.Shape)}]");
+        foreach (var name in surplus)
+            message.Append(CultureInfo.InvariantCulture, $"\n  surplus: {name} [{string.Join(", ", tensors[name])}]");
+        throw new MismatchedTensorsException(message.ToString(), [.. missing.Select(e => e.Name)], surplus,
+            [.. misshapen.Select(e => e.Name)]);
+    }
+
+    private static Func<string, bool> Ignorable(IReadOnlyList<ExpectedTensor> expected)
+    {
+        const string Position = "embeddings.position_embedding.weight";
+        var tied = expected.All(e => e.Role != "text.head");
+        var used = expected.Count(e => e.Role.StartsWith("vision.layers.", StringComparison.Ordinal) && e.Role.EndsWith(".norm1",
+            StringComparison.Ordinal));
+        var position = expected.FirstOrDefault(e => e.Role == "vision.position")?.Name;
+        var blocks = position is null ? null : position.EndsWith(Position, StringComparison.Ordinal)
+            ? position[..^Position.Length] + "encoder.layers." : "v.blk.";
+        return name => Ignored.Contains(name) || tied && Heads.Contains(name)
+            || Array.Exists(IgnoredStarts, s => name.StartsWith(s, StringComparison.Ordinal))
+            || Array.Exists(IgnoredEnds, e => name == e || name.EndsWith("." + e, StringComparison.Ordinal))
+            || Unused(name);
+
+        bool Unused(string name) => blocks is not null && name.StartsWith(blocks, StringComparison.Ordinal)
+            && name.AsSpan(blocks.Length) is var rest && rest.IndexOf('.') is > 0 and var dot
+            && int.TryParse(rest[..dot], NumberStyles.None, CultureInfo.InvariantCulture, out var layer) && layer >= used;
+    }
+}
