@@ -1,0 +1,87 @@
+namespace Trimtab.Checkpoints;
+
+/// <summary>
+/// Named tensors on disk: safetensors (one file, or shards with an index) or GGUF. Opening reads and checks the headers alone;
+/// <see cref="Map"/> maps one tensor at a time. All members may be used from several threads.
+/// </summary>
+public abstract class Checkpoint : IDisposable
+{
+    private readonly IReadOnlyList<DataFile> _files;
+    private bool _disposed;
+
+    private protected Checkpoint(
+        string path, IReadOnlyList<DataFile> files, IReadOnlyDictionary<string, TensorInfo> tensors, IReadOnlyDictionary<string, string> unread)
+    {
+        (Path, _files, Tensors, Unread) = (path, files, tensors, unread);
+    }
+
+    /// <summary>Full path of the file opened; of the index where there are shards, of the first part of a split GGUF.</summary>
+    public string Path { get; }
+
+    /// <summary>Full paths of all files that hold tensors.</summary>
+    public IEnumerable<string> Files => _files.Select(file => file.Path);
+
+    /// <summary>All tensors that can be mapped, by name.</summary>
+    public IReadOnlyDictionary<string, TensorInfo> Tensors { get; }
+
+    /// <summary>Tensors of a known type that has no <see cref="Kernels.DType"/> (BOOL, I8, …), name → type: refused only when mapped.</summary>
+    public IReadOnlyDictionary<string, string> Unread { get; }
+
+    /// <summary>
+    /// Opens a <c>.safetensors</c> or <c>.gguf</c> file (told apart by content), a <c>.safetensors.index.json</c>, or a folder. In a
+    /// folder the first of these is taken: <c>model.safetensors</c>, <c>model.safetensors.index.json</c> (transformers' order), the only
+    /// other <c>*.safetensors.index.json</c>, the only <c>*.gguf</c> that is a model, the only <c>*.safetensors</c>.
+    /// </summary>
+    /// <exception cref="InvalidCheckpointException">Nothing there can be read as a checkpoint; the message says why.</exception>
+    public static Checkpoint Open(string path)
+    {
+        ArgumentNullException.ThrowIfNull(path);
+        if (Directory.Exists(path))
+            return CheckpointFolder.Open(path);
+        var file = DataFile.Open(path);
+        try
+        {
+            if (file.Path.EndsWith(".json", StringComparison.OrdinalIgnoreCase))
+            {
+                using (file)
+                    return SafetensorsIndex.Open(file);
+            }
+            Span<byte> head = stackalloc byte[9];
+            head = head[..(int)Math.Min(9, file.Length)];
+            file.Read(0, head);
+            if (head.StartsWith("GGUF"u8) || file.Path.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase))
+                return GgufCheckpoint.Open(file);
+            if ((head.Length == 9 && head[8] == '{') || file.Path.EndsWith(".safetensors", StringComparison.OrdinalIgnoreCase))
+                return SafetensorsCheckpoint.Open(file);
+            throw new InvalidCheckpointException(
+                $"{file.Path}: is neither a safetensors nor a GGUF file (PyTorch's .bin, .pt and .pth are not read: convert them to safetensors)");
+        }
+        catch
+        {
+            file.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Maps the bytes of one tensor. Disposing the result unmaps them.</summary>
+    /// <exception cref="InvalidCheckpointException">There is no such tensor, its type is not read, or the file has shrunk.</exception>
+    /// <exception cref="ObjectDisposedException">The checkpoint was closed.</exception>
+    public MappedTensor Map(string name)
+    {
+        ObjectDisposedException.ThrowIf(_disposed, this);
+        if (Tensors.TryGetValue(name, out var info))
+            return new(info, info.Bytes == 0 ? null : _files.First(file => file.Path == info.File).View(info.Offset, info.Bytes));
+        throw new InvalidCheckpointException(Unread.TryGetValue(name, out var type)
+            ? $"{Path}: tensor {InvalidCheckpointException.Quote(name)} is stored as {type}, which this runtime does not read"
+            : $"{Path}: has no tensor {InvalidCheckpointException.Quote(name)}");
+    }
+
+    /// <summary>Closes the files. Tensors that are mapped stay so until they are disposed.</summary>
+    public void Dispose()
+    {
+        _disposed = true;
+        foreach (var file in _files)
+            file.Dispose();
+        GC.SuppressFinalize(this);
+    }
+}
