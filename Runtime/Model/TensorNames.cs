@@ -246,16 +246,17 @@ public static class TensorNames
             return;
 
         var message = new StringBuilder($"{file}: the tensors are not those of the model that its configuration describes: ")
-            .Append(CultureInfo.InvariantCulture, $"{missing.Count} missing, {misshapen.Count} misshapen, {surplus.Count} surplus");
+            .Append($"{missing.Count} missing, {misshapen.Count} misshapen, {surplus.Count} surplus");
         foreach (var e in missing)
-            message.Append(CultureInfo.InvariantCulture, $"\n  missing: {e.Name} [{string.Join(", ", e.Shape)}]");
+            message.Append($"\n  missing: {e.Name} {Shown(e.Shape)}");
         foreach (var e in misshapen)
-            message.Append(CultureInfo.InvariantCulture, $"\n  misshapen: {e.Name} [{string.Join(",
-                ", tensors[e.Name])}]; expected [{string.Join(", ", e.Shape)}]");
+            message.Append($"\n  misshapen: {e.Name} {Shown(tensors[e.Name])}; expected {Shown(e.Shape)}");
         foreach (var name in surplus)
-            message.Append(CultureInfo.InvariantCulture, $"\n  surplus: {name} [{string.Join(", ", tensors[name])}]");
+            message.Append($"\n  surplus: {name} {Shown(tensors[name])}");
         throw new MismatchedTensorsException(message.ToString(), [.. missing.Select(e => e.Name)], surplus,
             [.. misshapen.Select(e => e.Name)]);
+
+        static string Shown(long[] shape) => $"[{string.Join(", ", shape)}]";
     }
 
     private static Func<string, bool> Ignorable(IReadOnlyList<ExpectedTensor> expected)
