@@ -2,10 +2,12 @@ using System.Runtime.InteropServices;
 
 namespace Trimtab.Kernels.Cpu;
 
-/// <summary>Zeroed native memory on a 64-byte boundary: one cache line, one AVX-512 register.</summary>
+/// <summary>Zeroed native memory on a 64-byte boundary: one cache line, one AVX-512 register. Large sizes come from the system untouched, so zeroing them costs nothing.</summary>
 internal sealed unsafe class CpuStorage : Storage
 {
-    private const nuint Alignment = 64;
+    private const int Alignment = 64;
+
+    private void* _allocation;
 
     /// <exception cref="OutOfMemoryException">There is no room; the message names the size.</exception>
     public CpuStorage(long bytes)
@@ -14,14 +16,13 @@ internal sealed unsafe class CpuStorage : Storage
         Bytes = bytes;
         try
         {
-            Pointer = (byte*)NativeMemory.AlignedAlloc((nuint)Math.Max(bytes, 1), Alignment);
+            _allocation = NativeMemory.AllocZeroed(checked((nuint)bytes + Alignment));
         }
-        catch (OutOfMemoryException e)
+        catch (Exception e) when (e is OutOfMemoryException or OverflowException)
         {
-            throw new OutOfMemoryException($"no room for {bytes} bytes", e);
+            throw new OutOfMemoryException($"there is no room for {bytes} bytes", e);
         }
-        NativeMemory.Clear(Pointer, (nuint)bytes);
-        GC.AddMemoryPressure(Math.Max(bytes, 1));
+        Pointer = (byte*)((nuint)_allocation + Alignment - 1 & ~(nuint)(Alignment - 1));
     }
 
     ~CpuStorage() => Dispose(false);
@@ -33,11 +34,8 @@ internal sealed unsafe class CpuStorage : Storage
 
     protected override void Dispose(bool disposing)
     {
-        if (Pointer is null)
-            return;
-        NativeMemory.AlignedFree(Pointer);
-        Pointer = null;
-        GC.RemoveMemoryPressure(Math.Max(Bytes, 1));
+        NativeMemory.Free(_allocation);
+        _allocation = Pointer = null;
     }
 }
 
@@ -50,17 +48,22 @@ internal static unsafe class CpuTensors
     /// <summary>The first element of an I32 tensor.</summary>
     public static int* I32(this Tensor t) => (int*)At(t, DType.I32);
 
-    private static byte* At(Tensor t, DType type)
+    private static byte* At(Tensor t, DType type) =>
+        t.Type == type ? t.At() : throw new ArgumentException($"expected a {type} tensor in CPU memory, got {t.Describe()}");
+
+    /// <summary>The first byte of a tensor of whatever type.</summary>
+    public static byte* At(this Tensor t)
     {
-        if (t.Storage is not CpuStorage storage || t.Type != type)
-            throw new ArgumentException($"expected a {type} tensor in CPU memory, got {Describe(t)}");
+        if (t.Storage is not CpuStorage storage)
+            throw new ArgumentException($"expected a tensor in CPU memory, got {t.Describe()}");
         ObjectDisposedException.ThrowIf(storage.Pointer is null, storage);
-        long size = type.BlockBytes(), start = t.Offset * size;
+        long size = t.Type.BlockBytes(), start = t.Offset * size;
         if (start < 0 || t.Rows < 0 || t.Columns < 0 || start + t.Count * size > storage.Bytes)
-            throw new ArgumentException($"{Describe(t)} at element {t.Offset} reaches beyond its storage of {storage.Bytes} bytes");
+            throw new ArgumentException($"{t.Describe()} at element {t.Offset} reaches beyond its storage of {storage.Bytes} bytes");
         return storage.Pointer + start;
     }
 
-    private static string Describe(Tensor t) =>
+    /// <summary>Type and shape, for messages.</summary>
+    public static string Describe(this Tensor t) =>
         t.IsNone ? "none" : $"{t.Type} [{t.Rows}, {t.Columns}]{(t.Storage is CpuStorage ? "" : " of another device")}";
 }
