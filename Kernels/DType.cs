@@ -48,6 +48,10 @@ public enum DType
     IQ4_NL,
     /// <summary>256 elements: 4-bit indices into the same table in 8 sub-blocks with 6-bit scales.</summary>
     IQ4_XS,
+    /// <summary>32 elements: a power-of-two scale (E8M0), 4-bit floats E2M1 (OCP Microscaling MXFP4).</summary>
+    MXFP4,
+    /// <summary>256 elements: f16 scale, 2-bit values −1, 0, 1 (and 2).</summary>
+    TQ2_0,
 }
 
 /// <summary>Sizes of the storage forms.</summary>
@@ -56,8 +60,8 @@ public static class DTypes
     /// <summary>Elements that one block holds; 1 for plain types.</summary>
     public static int BlockSize(this DType type) => type switch
     {
-        DType.Q4_0 or DType.Q4_1 or DType.Q5_0 or DType.Q5_1 or DType.Q8_0 or DType.IQ4_NL => 32,
-        DType.Q2_K or DType.Q3_K or DType.Q4_K or DType.Q5_K or DType.Q6_K or DType.IQ4_XS => 256,
+        DType.Q4_0 or DType.Q4_1 or DType.Q5_0 or DType.Q5_1 or DType.Q8_0 or DType.IQ4_NL or DType.MXFP4 => 32,
+        DType.Q2_K or DType.Q3_K or DType.Q4_K or DType.Q5_K or DType.Q6_K or DType.IQ4_XS or DType.TQ2_0 => 256,
         _ => 1,
     };
 
@@ -79,6 +83,8 @@ public static class DTypes
         DType.Q5_K => 176,
         DType.Q6_K => 210,
         DType.IQ4_XS => 136,
+        DType.MXFP4 => 17,
+        DType.TQ2_0 => 66,
         _ => throw new ArgumentOutOfRangeException(nameof(type), type, null),
     };
 

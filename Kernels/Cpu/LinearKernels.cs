@@ -1,0 +1,227 @@
+using System.Runtime.CompilerServices;
+
+namespace Trimtab.Kernels.Cpu;
+
+/// <summary>What a linear operation works on, checked.</summary>
+internal unsafe readonly record struct LinearJob(
+    CpuWeight Weight, nint Input, nint Output, nint Bias, int Tokens, int Outputs, Epilogue Epilogue, nint Scratch);
+
+/// <summary>The linear kernels of one instruction set.</summary>
+internal abstract unsafe class LinearKernels
+{
+    /// <summary>Tokens for which a chunk of weights is unpacked once.</summary>
+    protected const int Tile = 128;
+
+    /// <summary>Panels whose sums are taken side by side, so that a tile's activations are reused while they are in the cache.</summary>
+    protected const int Together = 4;
+
+    /// <summary>Scratch of a worker: a chunk as floats, sums of the panels, a row's tail.</summary>
+    public const int ScratchBytes = (Panels.Chunk + Together * Tile + 4) * 16 * sizeof(float);
+
+    /// <summary>The widest instruction set that this machine has.</summary>
+    public static LinearKernels Best() =>
+        Lanes512.IsSupported ? new LinearKernels<Lanes512>() : Lanes256.IsSupported ? new LinearKernels<Lanes256>() : new LinearKernels<Lanes128>();
+
+    /// <summary>Instruction set, for people.</summary>
+    public abstract string Name { get; }
+
+    /// <summary>Weight times activations, epilogue included.</summary>
+    public abstract void Linear(WorkerPool pool, in LinearJob job);
+
+    /// <summary>output[i] = gate(sums[i]) · sums[i + outputs], for sums that were taken without an epilogue.</summary>
+    public abstract void Gate(float* sums, float* output, int tokens, int outputs, Epilogue epilogue);
+
+    /// <summary>Makes one row of a weight into floats.</summary>
+    public abstract void Row(CpuWeight weight, int row, float* target, byte* scratch);
+}
+
+/// <inheritdoc/>
+internal sealed unsafe class LinearKernels<T> : LinearKernels where T : struct, ILanes<T>
+{
+    public override string Name => T.Name;
+
+    public override void Linear(WorkerPool pool, in LinearJob job)
+    {
+        var panels = job.Weight.Panel.Length;
+        pool.Run(IsGate(job.Epilogue) ? panels / 2 : panels, new Work(job));
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    public override void Gate(float* sums, float* output, int tokens, int outputs, Epilogue epilogue)
+    {
+        var lanes = stackalloc float[32];
+        for (var t = 0; t < tokens; t++)
+            for (var i = 0; i < outputs; i += 16)
+            {
+                var row = sums + (long)t * 2 * outputs + i;
+                var count = Math.Min(16, outputs - i);
+                new Span<float>(row, count).CopyTo(new Span<float>(lanes, 16));
+                new Span<float>(row + outputs, count).CopyTo(new Span<float>(lanes + 16, 16));
+                T.Store(Apply(epilogue, T.Load(lanes)) * T.Load(lanes + 16), lanes);
+                new Span<float>(lanes, count).CopyTo(new Span<float>(output + (long)t * outputs + i, count));
+            }
+    }
+
+    public override void Row(CpuWeight weight, int row, float* target, byte* scratch)
+    {
+        var panel = weight.Of(row);
+        var chunk = (byte*)panel.Data;
+        for (var k = 0; k < weight.Columns; k += Panels.Chunk)
+        {
+            var columns = Math.Min(Panels.Chunk, weight.Columns - k);
+            chunk += Unpack(panel.Form, chunk, columns, (float*)scratch);
+            var lane = (float*)scratch + (row - panel.First);
+            for (var j = 0; j < columns; j++)
+                target[k + j] = lane[16 * j];
+        }
+    }
+
+    private static bool IsGate(Epilogue epilogue) => epilogue is Epilogue.SiluGate or Epilogue.GeluTanhGate;
+
+    /// <summary>Adds a chunk's products to the sums of some tokens; returns the chunk's bytes.</summary>
+    private static int Accumulate(DType form, byte* chunk, int columns, float* x, nint stride, int tokens, float* sums, bool first, float* scratch) => form switch
+    {
+        DType.F32 => Accumulate<FormF32>(chunk, columns, x, stride, tokens, sums, first, scratch),
+        DType.F16 => Accumulate<FormF16>(chunk, columns, x, stride, tokens, sums, first, scratch),
+        DType.BF16 => Accumulate<FormBF16>(chunk, columns, x, stride, tokens, sums, first, scratch),
+        DType.Q8_0 => Accumulate<FormQ8_0>(chunk, columns, x, stride, tokens, sums, first, scratch),
+        DType.Q4_0 => Accumulate<FormQ4_0>(chunk, columns, x, stride, tokens, sums, first, scratch),
+        DType.Q4_1 => Accumulate<FormQ4_1>(chunk, columns, x, stride, tokens, sums, first, scratch),
+        DType.Q4_K => Accumulate<FormQ4_K>(chunk, columns, x, stride, tokens, sums, first, scratch),
+        DType.Q6_K => Accumulate<FormQ6_K>(chunk, columns, x, stride, tokens, sums, first, scratch),
+        _ => throw LinearForms.Unknown(form),
+    };
+
+    private static int Accumulate<TForm>(byte* chunk, int columns, float* x, nint stride, int tokens, float* sums, bool first, float* scratch)
+        where TForm : struct, IForm
+    {
+        var bytes = Panels.ChunkBytes<TForm>(columns);
+        if (tokens == 1)
+            LinearDot<T>.One<TForm>(chunk, columns, x, sums, first);
+        else if (tokens == 2)
+            LinearDot<T>.Two<TForm>(chunk, columns, x, stride, sums, first);
+        else
+        {
+            // From three tokens on it pays to make the elements into floats once, in the nearest cache.
+            if (typeof(TForm) == typeof(FormF32))
+                scratch = (float*)chunk;
+            else
+                LinearDot<T>.Unpack<TForm>(chunk, columns, scratch);
+            for (; T.IsWide && tokens >= 8; tokens -= 8, x += 8 * stride, sums += 8 * 16)
+                LinearDot<T>.Eight(scratch, columns, x, stride, sums, first);
+            for (; tokens >= 3; tokens -= 3, x += 3 * stride, sums += 3 * 16)
+                LinearDot<T>.Three(scratch, columns, x, stride, sums, first);
+            if (tokens == 2)
+                LinearDot<T>.Two<FormF32>((byte*)scratch, columns, x, stride, sums, first);
+            else if (tokens == 1)
+                LinearDot<T>.One<FormF32>((byte*)scratch, columns, x, sums, first);
+        }
+        return bytes;
+    }
+
+    private static int Unpack(DType form, byte* chunk, int columns, float* target) => form switch
+    {
+        DType.F32 => Unpack<FormF32>(chunk, columns, target),
+        DType.F16 => Unpack<FormF16>(chunk, columns, target),
+        DType.BF16 => Unpack<FormBF16>(chunk, columns, target),
+        DType.Q8_0 => Unpack<FormQ8_0>(chunk, columns, target),
+        DType.Q4_0 => Unpack<FormQ4_0>(chunk, columns, target),
+        DType.Q4_1 => Unpack<FormQ4_1>(chunk, columns, target),
+        DType.Q4_K => Unpack<FormQ4_K>(chunk, columns, target),
+        DType.Q6_K => Unpack<FormQ6_K>(chunk, columns, target),
+        _ => throw LinearForms.Unknown(form),
+    };
+
+    private static int Unpack<TForm>(byte* chunk, int columns, float* target) where TForm : struct, IForm
+    {
+        LinearDot<T>.Unpack<TForm>(chunk, columns, target);
+        return Panels.ChunkBytes<TForm>(columns);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static T Apply(Epilogue epilogue, T x)
+    {
+        switch (epilogue)
+        {
+            case Epilogue.Gelu: return x * LanesMath.NormalCdf(x);
+            case Epilogue.GeluTanh or Epilogue.GeluTanhGate:
+                // (1 + tanh u) / 2 = sigmoid(2u), u = √(2/π) · (x + 0.044715 x³).
+                return x * LanesMath.Sigmoid(x * T.MultiplyAdd(x * x, T.Broadcast(0.0713548162f), T.Broadcast(1.5957691216f)));
+            case Epilogue.QuickGelu: return x * LanesMath.Sigmoid(x * T.Broadcast(1.702f));
+            case Epilogue.Silu or Epilogue.SiluGate: return x * LanesMath.Sigmoid(x);
+            default: return x;
+        }
+    }
+
+    /// <summary>Items are panels, or pairs of a gate and a value panel.</summary>
+    private readonly struct Work(LinearJob job) : IWork
+    {
+        public void Run(int first, int end, int worker)
+        {
+            var scratch = (float*)(job.Scratch + worker * ScratchBytes);
+            var sums = scratch + Panels.Chunk * 16;
+            var tail = sums + Together * Tile * 16;
+            var gated = IsGate(job.Epilogue);
+            // One or two tokens read weights as fast as they come: one panel after another, a single stream.
+            var step = job.Tokens <= 2 ? 1 : gated ? Together / 2 : Together;
+            for (var item = first; item < end; item += step)
+            {
+                var items = Math.Min(step, end - item);
+                for (var t = 0; t < job.Tokens; t += Tile)
+                {
+                    var tokens = Math.Min(Tile, job.Tokens - t);
+                    Sums(item, items, gated, t, tokens, sums, scratch);
+                    for (var i = 0; i < items; i++)
+                        Store(item + i, gated, t, tokens, sums + i * Tile * 16, sums + (items + i) * Tile * 16, tail);
+                }
+            }
+        }
+
+        /// <summary>Sums of panels (the gates first, then the values) and a tile of tokens.</summary>
+        private void Sums(int item, int items, bool gated, int t, int tokens, float* sums, float* scratch)
+        {
+            var weight = job.Weight;
+            var panels = gated ? 2 * items : items;
+            var next = stackalloc byte*[Together];
+            for (var i = 0; i < panels; i++)
+                next[i] = (byte*)Panel(i).Data;
+            for (var k = 0; k < weight.Columns; k += Panels.Chunk)
+                for (var i = 0; i < panels; i++)
+                    next[i] += Accumulate(
+                        Panel(i).Form, next[i], Math.Min(Panels.Chunk, weight.Columns - k), (float*)job.Input + (long)t * weight.Columns + k, weight.Columns,
+                        tokens, sums + i * Tile * 16, k == 0, scratch);
+
+            ref readonly Panel Panel(int i) => ref weight.Panel[i < items ? item + i : item + i - items + weight.Panel.Length / 2];
+        }
+
+        [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+        private void Store(int item, bool gated, int t, int tokens, float* sums, float* values, float* tail)
+        {
+            ref readonly var panel = ref job.Weight.Panel[item];
+            T bias = Bias(panel.First, panel.Rows, tail), valueBias = gated ? Bias(job.Outputs + panel.First, panel.Rows, tail) : default;
+            var output = (float*)job.Output + (long)t * job.Outputs + panel.First;
+            for (var i = 0; i < tokens; i++, output += job.Outputs)
+            {
+                var y = Apply(job.Epilogue, T.Load(sums + 16 * i) + bias);
+                if (gated)
+                    y *= T.Load(values + 16 * i) + valueBias;
+                if (panel.Rows == Panels.Rows)
+                {
+                    T.Store(y, output);
+                    continue;
+                }
+                T.Store(y, tail);
+                new ReadOnlySpan<float>(tail, panel.Rows).CopyTo(new Span<float>(output, panel.Rows));
+            }
+        }
+
+        private T Bias(int first, int rows, float* tail)
+        {
+            if (job.Bias == 0)
+                return default;
+            new Span<float>(tail, Panels.Rows).Clear();
+            new ReadOnlySpan<float>((float*)job.Bias + first, rows).CopyTo(new Span<float>(tail, rows));
+            return T.Load(tail);
+        }
+    }
+}
