@@ -1,0 +1,135 @@
+namespace Trimtab.Kernels;
+
+/// <summary>
+/// What every device checks at the door of an op: types and shapes, so that a kernel behind it can trust its addresses.
+/// Numbers that lie in device memory (rows, slots, pages) are checked where they are read.
+/// </summary>
+internal static class Contract
+{
+    public static void Norm(DType type, Tensor output, Tensor input, in NormWeights norm, string op = nameof(Device.Norm))
+    {
+        Expect(op, nameof(input), input, type, input.Rows, input.Columns);
+        Expect(op, nameof(output), output, type, input.Rows, input.Columns);
+        Expect(op, "weight", norm.Weight, DType.F32, 1, input.Columns);
+        if (!norm.Bias.IsNone)
+            Expect(op, "bias", norm.Bias, DType.F32, 1, input.Columns);
+    }
+
+    public static void ResidualNorm(DType type, Tensor x, Tensor delta, Tensor output, in NormWeights norm, in Junction junction)
+    {
+        const string Op = nameof(Device.ResidualNorm);
+        Norm(type, output, x, norm, Op);
+        Expect(Op, nameof(delta), delta, type, x.Rows, x.Columns);
+        if (junction.Layer == 0)
+            return;
+        if (junction.Layer < 0 || junction.Layer > junction.Layers)
+            throw new ArgumentException($"{Op}: layer {junction.Layer} of {junction.Layers}");
+        if (!junction.SteerSlot.IsNone)
+        {
+            Expect(Op, "steer slots", junction.SteerSlot, DType.I32, 1, x.Rows);
+            Expect(Op, "steer scales", junction.SteerScale, DType.F32, 1, x.Rows);
+            if (!junction.Vectors.IsNone)
+                Expect(Op, "vectors", junction.Vectors, DType.F32, junction.Vectors.Rows, x.Columns);
+        }
+        if (!junction.CaptureSlot.IsNone)
+        {
+            Expect(Op, "capture slots", junction.CaptureSlot, DType.I32, 1, x.Rows);
+            if (!junction.Captures.IsNone)
+                Expect(Op, "captures", junction.Captures, DType.F32, junction.Captures.Rows, x.Columns);
+        }
+    }
+
+    /// <summary>The row of a slot's vector at this junction, or −1 for a negative slot.</summary>
+    /// <exception cref="ArgumentException">There is no such slot.</exception>
+    public static int SlotRow(in Junction junction, int slot, int rows, string name)
+    {
+        if (slot < 0)
+            return -1;
+        var row = (long)slot * junction.Layers + junction.Layer - 1;
+        return row < rows ? (int)row : throw new ArgumentException(
+            $"{nameof(Device.ResidualNorm)}: {name} slot {slot} of {rows / junction.Layers} ({rows} rows for {junction.Layers} layers)");
+    }
+
+    public static void RopeStore(DType type, Tensor qkv, Tensor rotary, in KvLayer cache, in TokenMap tokens, in Heads heads)
+    {
+        const string Op = nameof(Device.RopeStore);
+        Attention(Op, type, qkv, heads);
+        Cache(Op, type, cache, heads);
+        Expect(Op, nameof(rotary), rotary, DType.F32, qkv.Rows, rotary.Columns);
+        if (rotary.Columns % 2 != 0 || rotary.Columns > heads.Dimension)
+            throw new ArgumentException($"{Op}: {rotary.Columns} rotary columns; expected an even number up to {heads.Dimension}");
+        Expect(Op, "store rows", tokens.StoreRow, DType.I32, 1, qkv.Rows);
+    }
+
+    public static void AttendPaged(
+        DType type, Tensor output, Tensor qkv, in KvLayer cache, in TokenMap tokens, in Heads heads, int window)
+    {
+        const string Op = nameof(Device.AttendPaged);
+        Attention(Op, type, qkv, heads);
+        Cache(Op, type, cache, heads);
+        Expect(Op, nameof(output), output, type, qkv.Rows, heads.Query * heads.Dimension);
+        Expect(Op, "sequences", tokens.Sequence, DType.I32, 1, qkv.Rows);
+        Expect(Op, "positions", tokens.Position, DType.I32, 1, qkv.Rows);
+        Expect(Op, "pages", tokens.Pages, DType.I32, tokens.Pages.Rows, tokens.Pages.Columns);
+        if (window < 0)
+            throw new ArgumentException($"{Op}: window {window}");
+    }
+
+    /// <summary>The cache row of a position.</summary>
+    /// <exception cref="ArgumentException">The sequence has no such page, or the cache has not.</exception>
+    public static int CacheRow(in KvLayer cache, ReadOnlySpan<int> pages, int sequence, int position)
+    {
+        var index = position / cache.PageSize;
+        var page = (uint)index < (uint)pages.Length ? pages[index] : -1;
+        if ((uint)page >= (uint)(cache.Keys.Rows / cache.PageSize))
+            throw new ArgumentException($"{nameof(Device.AttendPaged)}: position {position} of sequence {sequence} is in its page {index}, "
+                + $"which is {page}; the cache has {cache.Keys.Rows / cache.PageSize} pages and the table {pages.Length} columns");
+        return page * cache.PageSize + position % cache.PageSize;
+    }
+
+    public static void AttendFull(DType type, Tensor output, Tensor qkv, int length, in Heads heads)
+    {
+        const string Op = nameof(Device.AttendFull);
+        Attention(Op, type, qkv, heads);
+        Expect(Op, nameof(output), output, type, qkv.Rows, heads.Query * heads.Dimension);
+        if (length <= 0 || qkv.Rows % length != 0)
+            throw new ArgumentException($"{Op}: {qkv.Rows} rows are not a whole number of runs of {length}");
+    }
+
+    public static void TakeRows(DType type, Tensor output, Tensor input, Tensor rows)
+    {
+        const string Op = nameof(Device.TakeRows);
+        Expect(Op, nameof(input), input, type, input.Rows, input.Columns);
+        Expect(Op, nameof(output), output, type, output.Rows, input.Columns);
+        Expect(Op, nameof(rows), rows, DType.I32, 1, output.Rows);
+    }
+
+    /// <summary>Checks a number that was read from device memory: 0 ≤ value &lt; count.</summary>
+    /// <exception cref="ArgumentException">It is outside.</exception>
+    public static int Index(string op, string name, int value, int count) =>
+        (uint)value < (uint)count ? value : throw new ArgumentException($"{op}: {name} {value} of {count}");
+
+    /// <exception cref="ArgumentException">The tensor is none, or of another type or shape.</exception>
+    public static void Expect(string op, string name, Tensor tensor, DType type, int rows, int columns)
+    {
+        if (tensor.IsNone || tensor.Type != type || tensor.Rows != rows || tensor.Columns != columns)
+            throw new ArgumentException($"{op}: {name} is {Describe(tensor)}; expected {type} [{rows}, {columns}]");
+    }
+
+    private static string Describe(Tensor t) => t.IsNone ? "none" : $"{t.Type} [{t.Rows}, {t.Columns}]";
+
+    private static void Attention(string op, DType type, Tensor qkv, in Heads heads)
+    {
+        if (heads.KeyValue <= 0 || heads.Query <= 0 || heads.Dimension <= 0 || heads.Query % heads.KeyValue != 0)
+            throw new ArgumentException($"{op}: {heads}; expected positive numbers, query heads a multiple of key heads");
+        Expect(op, nameof(qkv), qkv, type, qkv.Rows, heads.Columns);
+    }
+
+    private static void Cache(string op, DType type, in KvLayer cache, in Heads heads)
+    {
+        Expect(op, "keys", cache.Keys, type, cache.Keys.Rows, heads.KeyValue * heads.Dimension);
+        Expect(op, "values", cache.Values, type, cache.Keys.Rows, heads.KeyValue * heads.Dimension);
+        if (cache.PageSize <= 0)
+            throw new ArgumentException($"{op}: page size {cache.PageSize}");
+    }
+}

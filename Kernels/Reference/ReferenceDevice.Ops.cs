@@ -1,0 +1,160 @@
+namespace Trimtab.Kernels.Reference;
+
+public sealed partial class ReferenceDevice
+{
+    /// <inheritdoc/>
+    public override void Norm(Tensor output, Tensor input, in NormWeights norm)
+    {
+        Contract.Norm(DType.F64, output, input, norm);
+        for (var t = 0; t < input.Rows; t++)
+            Norm(output.Row(t), input.Row(t), norm);
+    }
+
+    /// <inheritdoc/>
+    public override void ResidualNorm(Tensor x, Tensor delta, Tensor output, in NormWeights norm, in Junction junction)
+    {
+        Contract.ResidualNorm(DType.F64, x, delta, output, norm, junction);
+        for (var t = 0; t < x.Rows; t++)
+        {
+            Span<double> h = x.Row(t), d = delta.Row(t);
+            for (var i = 0; i < h.Length; i++)
+                h[i] += d[i];
+            if (junction.Layer > 0)
+                Meet(h, t, junction);
+            Norm(output.Row(t), h, norm);
+        }
+    }
+
+    private static void Meet(Span<double> h, int token, in Junction junction)
+    {
+        if (!junction.CaptureSlot.IsNone)
+        {
+            var row = Contract.SlotRow(junction, junction.CaptureSlot.Integers()[token], junction.Captures.Rows, "capture");
+            if (row >= 0)
+                for (var i = 0; i < h.Length; i++)
+                    junction.Captures.Row(row)[i] = (float)h[i];
+        }
+        if (!junction.SteerSlot.IsNone)
+        {
+            var row = Contract.SlotRow(junction, junction.SteerSlot.Integers()[token], junction.Vectors.Rows, "steer");
+            if (row >= 0)
+                for (var i = 0; i < h.Length; i++)
+                    h[i] -= junction.SteerScale.Values()[token] * junction.Vectors.Row(row)[i];
+        }
+    }
+
+    private static void Norm(Span<double> output, ReadOnlySpan<double> x, in NormWeights norm)
+    {
+        double mean = 0, square = 0;
+        if (norm.Centered)
+        {
+            foreach (var v in x)
+                mean += v;
+            mean /= x.Length;
+        }
+        foreach (var v in x)
+            square += (v - mean) * (v - mean);
+        var root = Math.Sqrt(square / x.Length + norm.Epsilon);
+        for (var i = 0; i < x.Length; i++)
+        {
+            output[i] = (x[i] - mean) / root * norm.Weight.Values()[i];
+            if (!norm.Bias.IsNone)
+                output[i] += norm.Bias.Values()[i];
+        }
+    }
+
+    /// <inheritdoc/>
+    public override void RopeStore(Tensor qkv, Tensor rotary, in KvLayer cache, in TokenMap tokens, in Heads heads)
+    {
+        Contract.RopeStore(DType.F64, qkv, rotary, cache, tokens, heads);
+        var dimension = heads.Dimension;
+        for (var t = 0; t < qkv.Rows; t++)
+        {
+            var row = Contract.Index(nameof(RopeStore), "store row", tokens.StoreRow.Integers()[t], cache.Keys.Rows);
+            var all = qkv.Row(t);
+            var angles = rotary.Row(t);
+            for (var h = 0; h < heads.Query; h++)
+                Rotate(all.Slice(h * dimension, dimension), angles);
+            var keys = cache.Keys.Row(row);
+            all.Slice(heads.Query * dimension, keys.Length).CopyTo(keys);
+            for (var h = 0; h < heads.KeyValue; h++)
+                Rotate(keys.Slice(h * dimension, dimension), angles);
+            all[(heads.Query * dimension + keys.Length)..].CopyTo(cache.Values.Row(row));
+        }
+    }
+
+    private static void Rotate(Span<double> head, ReadOnlySpan<double> angles)
+    {
+        var half = angles.Length / 2;
+        for (var i = 0; i < half; i++)
+        {
+            double x = head[i], y = head[half + i], cos = angles[i], sin = angles[half + i];
+            head[i] = x * cos - y * sin;
+            head[half + i] = y * cos + x * sin;
+        }
+    }
+
+    /// <inheritdoc/>
+    public override void AttendPaged(
+        Tensor output, Tensor qkv, in KvLayer cache, in TokenMap tokens, in Heads heads, int window)
+    {
+        Contract.AttendPaged(DType.F64, output, qkv, cache, tokens, heads, window);
+        for (var t = 0; t < qkv.Rows; t++)
+        {
+            var sequence = Contract.Index(nameof(AttendPaged), "sequence", tokens.Sequence.Integers()[t], tokens.Pages.Rows);
+            var position = Contract.Index(nameof(AttendPaged), "position", tokens.Position.Integers()[t], int.MaxValue);
+            var pages = tokens.Pages.Slice(sequence, 1).Integers();
+            var rows = new List<int>();
+            for (var p = window > 0 ? Math.Max(0, position - window + 1) : 0; p <= position; p++)
+                rows.Add(Contract.CacheRow(cache, pages, sequence, p));
+            for (var h = 0; h < heads.Query; h++)
+                Attend(output.Row(t), qkv.Row(t), h, heads, cache.Keys, cache.Values, rows, 0, 0);
+        }
+    }
+
+    /// <inheritdoc/>
+    public override void AttendFull(Tensor output, Tensor qkv, int length, in Heads heads)
+    {
+        Contract.AttendFull(DType.F64, output, qkv, length, heads);
+        int keys = heads.Query * heads.Dimension, values = (heads.Query + heads.KeyValue) * heads.Dimension;
+        for (var t = 0; t < qkv.Rows; t++)
+            for (var h = 0; h < heads.Query; h++)
+                Attend(output.Row(t), qkv.Row(t), h, heads, qkv, qkv, [.. Enumerable.Range(t - t % length, length)], keys, values);
+    }
+
+    /// <summary>softmax(scale · q · K) · V of one query head, keys and values in the given rows from the given columns on.</summary>
+    private static void Attend(Span<double> output, ReadOnlySpan<double> qkv, int head, in Heads heads,
+        Tensor keys, Tensor values, List<int> rows, int keyColumn, int valueColumn)
+    {
+        var dimension = heads.Dimension;
+        var first = head / (heads.Query / heads.KeyValue) * dimension;
+        var query = qkv.Slice(head * dimension, dimension);
+        var weight = new double[rows.Count];
+        for (var j = 0; j < weight.Length; j++)
+        {
+            var key = keys.Row(rows[j])[(keyColumn + first)..];
+            for (var i = 0; i < dimension; i++)
+                weight[j] += query[i] * key[i];
+            weight[j] *= heads.Scale;
+        }
+        double highest = weight.Max(), total = 0;
+        for (var j = 0; j < weight.Length; j++)
+            total += weight[j] = Math.Exp(weight[j] - highest);
+        var result = output.Slice(head * dimension, dimension);
+        result.Clear();
+        for (var j = 0; j < weight.Length; j++)
+        {
+            var value = values.Row(rows[j])[(valueColumn + first)..];
+            for (var i = 0; i < dimension; i++)
+                result[i] += weight[j] / total * value[i];
+        }
+    }
+
+    /// <inheritdoc/>
+    public override void TakeRows(Tensor output, Tensor input, Tensor rows)
+    {
+        Contract.TakeRows(DType.F64, output, input, rows);
+        for (var i = 0; i < output.Rows; i++)
+            input.Row(Contract.Index(nameof(TakeRows), "row", rows.Integers()[i], input.Rows)).CopyTo(output.Row(i));
+    }
+}

@@ -1,0 +1,202 @@
+using Trimtab.Kernels;
+using static Trimtab.Tests.Kernels.ReferenceDevicePair;
+
+namespace Trimtab.Tests.Kernels;
+
+public class AttendPagedTests
+{
+    /// <summary>A step of tokens over a cache whose unused rows hold what must not be read.</summary>
+    private sealed class Step
+    {
+        private readonly Heads heads;
+        private readonly int pageSize, window, pageColumns;
+        private readonly float[] keys, values, qkv;
+        private readonly int[] pages, sequence, position;
+
+        /// <param name="heads">Head layout.</param>
+        /// <param name="pageSize">Positions a page.</param>
+        /// <param name="window">Sliding window or 0.</param>
+        /// <param name="unused">What unused rows hold.</param>
+        /// <param name="sequences">Of each sequence the positions before the step and the tokens in it.</param>
+        public Step(Heads heads, int pageSize, int window, float unused, params (int Before, int New)[] sequences)
+        {
+            (this.heads, this.pageSize, this.window) = (heads, pageSize, window);
+            int width = heads.KeyValue * heads.Dimension, seed = 0;
+            pageColumns = sequences.Max(s => (s.Before + s.New + pageSize - 1) / pageSize) + 1;
+            // Twice the pages that are needed, in no order: no sequence has neighbours.
+            var random = new Random(1);
+            var free = new Stack<int>(Enumerable.Range(0, 2 * pageColumns * sequences.Length).OrderBy(_ => random.Next()));
+            var rows = free.Count * pageSize;
+            keys = new float[rows * width];
+            values = new float[rows * width];
+            Array.Fill(keys, unused);
+            Array.Fill(values, unused);
+            pages = new int[sequences.Length * pageColumns];
+            Array.Fill(pages, -7);
+            List<int> sequence = [], position = [];
+            for (var s = 0; s < sequences.Length; s++)
+            {
+                var (before, count) = sequences[s];
+                for (var p = 0; p < before + count; p++)
+                {
+                    ref var page = ref pages[s * pageColumns + p / pageSize];
+                    if (p % pageSize == 0)
+                        page = free.Pop();
+                    // Pages behind every window are given back, so that nobody may look at them.
+                    if (window > 0 && p < (before + 1 - window) / pageSize * pageSize)
+                        page = -9;
+                    else
+                    {
+                        var row = (page * pageSize + p % pageSize) * width;
+                        Noise(width, ++seed, 2).CopyTo(keys, row);
+                        Noise(width, ++seed, 2).CopyTo(values, row);
+                    }
+                    if (p < before)
+                        continue;
+                    sequence.Add(s);
+                    position.Add(p);
+                }
+            }
+            this.sequence = [.. sequence];
+            this.position = [.. position];
+            qkv = Noise(Tokens * heads.Columns, 77, 2);
+        }
+
+        public int Tokens => sequence.Length;
+
+        public int Width => heads.Query * heads.Dimension;
+
+        /// <summary>The output of some of the tokens, computed by themselves.</summary>
+        public float[] Run(Device device, params int[] tokens)
+        {
+            if (tokens.Length == 0)
+                tokens = [.. Enumerable.Range(0, Tokens)];
+            var width = heads.KeyValue * heads.Dimension;
+            var cache = new KvLayer(device.Activations(keys, width), device.Activations(values, width), pageSize);
+            var map = new TokenMap(device.Integers([.. tokens.Select(t => sequence[t])]), device.Integers([.. tokens.Select(t => position[t])]),
+                default, device.Table(pages, pageColumns));
+            var output = device.Activations(new float[tokens.Length * Width], Width);
+            device.AttendPaged(output, device.Activations(Rows(qkv, heads.Columns, tokens), heads.Columns), cache, map, heads, window);
+            return device.Get(output);
+        }
+
+        public void Check(string what)
+        {
+            var expected = Run(Oracle);
+            var first = Run(Devices[1]);
+            Close(first, expected, 2e-5, what);
+            Same(Run(Devices[2]), first, $"{what}, 2 threads");
+            Same(Run(Devices[3]), first, $"{what}, 3 threads");
+        }
+    }
+
+    private static Heads Form(int form, int dimension) => form switch
+    {
+        0 => new(3, 3, dimension, 1 / MathF.Sqrt(dimension)),
+        1 => new(6, 2, dimension, 1 / MathF.Sqrt(dimension)),
+        _ => new(5, 1, dimension, 1 / MathF.Sqrt(dimension)),
+    };
+
+    [Test]
+    public void Is_the_oracles([Values(16, 20, 64, 80, 128)] int dimension, [Values(1, 4, 16)] int pageSize, [Values(0, 1, 5, 24)] int window)
+    {
+        for (var form = 0; form < 3; form++)
+            foreach (var unused in (float[])[float.NaN, 1e30f])
+                new Step(Form(form, dimension), pageSize, window, unused, (0, 7), (31, 1), (13, 5), (64, 3), (15, 17), (0, 1))
+                    .Check($"{Form(form, dimension)}");
+    }
+
+    [Test]
+    public void Is_the_oracles_for_any_number_of_tokens([Values(1, 2, 3, 5, 7, 17, 33)] int tokens, [Values(0, 1, 2)] int form)
+    {
+        foreach (var dimension in (int[])[1, 33, 64, 72])
+            foreach (var before in (int[])[0, 1, 14, 15, 16, 31, 32, 33, 100])
+                new Step(Form(form, dimension), 16, 0, float.NaN, (before, tokens)).Check($"{dimension} wide after {before}");
+    }
+
+    [Test]
+    public void Many_query_heads_share_a_key_head()
+    {
+        new Step(new Heads(71, 1, 64, 0.125f), 16, 0, float.NaN, (0, 9), (40, 1)).Check("MQA");
+        new Step(new Heads(2, 2, 300, 0.05f), 16, 0, float.NaN, (0, 9), (40, 1)).Check("wide heads");
+    }
+
+    [Test]
+    public void A_token_does_not_know_its_batch([Values(0, 1, 2)] int form, [Values(0, 24)] int window, [Values(20, 64)] int dimension)
+    {
+        var step = new Step(Form(form, dimension), 16, window, float.NaN, (0, 37), (31, 1), (60, 1), (10, 12), (0, 1), (100, 1), (5, 9));
+        var together = step.Run(Devices[1]);
+        foreach (var device in Devices[1..])
+        {
+            for (var t = 0; t < step.Tokens; t++)
+                Same(step.Run(device, t), Rows(together, step.Width, t), $"token {t} alone");
+            for (var t = 0; t < step.Tokens; t += 5)
+            {
+                int[] chunk = [.. Enumerable.Range(t, Math.Min(5, step.Tokens - t))];
+                Same(step.Run(device, chunk), Rows(together, step.Width, chunk), $"chunk at {t}");
+            }
+            int[] shuffled = [.. Enumerable.Range(0, step.Tokens).OrderBy(t => t * 29 % 31)];
+            Same(step.Run(device, shuffled), Rows(together, step.Width, shuffled), "shuffled");
+        }
+    }
+
+    [Test]
+    public void Large_scores_neither_overflow_nor_vanish()
+    {
+        // Scores of some hundreds: only their differences may meet the exponential.
+        new Step(new Heads(2, 1, 64, 4), 16, 0, float.NaN, (0, 50)).Check("sharp");
+        new Step(new Heads(2, 1, 64, 1e-4f), 16, 0, float.NaN, (0, 50)).Check("flat");
+    }
+
+    [Test]
+    public void Long_contexts_hold_their_digits() =>
+        new Step(new Heads(2, 1, 64, 0.125f), 16, 0, float.NaN, (3000, 2)).Check("long");
+
+    [Test]
+    public void A_call_allocates_nothing()
+    {
+        var device = Devices[2];
+        var heads = Form(1, 64);
+        var cache = new KvLayer(device.Activations(new float[64 * 128], 128), device.Activations(new float[64 * 128], 128), 16);
+        var map = new TokenMap(device.Integers(0, 0), device.Integers(40, 41), device.Integers(40, 41), device.Integers(0, 1, 2, 3));
+        Tensor qkv = device.Activations(new float[2 * heads.Columns], heads.Columns), output = device.Activations(new float[2 * 384], 384);
+        var rotary = device.Floats(new float[128], 64);
+        var weight = device.Floats(new float[384], 384);
+        void Once()
+        {
+            device.RopeStore(qkv, rotary, cache, map, heads);
+            device.AttendPaged(output, qkv, cache, map, heads, 0);
+            device.AttendFull(output, qkv, 2, heads);
+            device.ResidualNorm(output, output, output, new NormWeights(weight, default, 1e-5f, false), default);
+        }
+        Once();
+        var before = GC.GetAllocatedBytesForCurrentThread();
+        for (var i = 0; i < 100; i++)
+            Once();
+        Assert.That(GC.GetAllocatedBytesForCurrentThread() - before, Is.Zero);
+    }
+
+    [Test]
+    public void Pages_and_sequences_that_are_not_there_are_refused()
+    {
+        foreach (var device in Devices)
+        {
+            var heads = new Heads(2, 1, 8, 1);
+            var cache = new KvLayer(device.Activations(new float[12 * 8], 8), device.Activations(new float[12 * 8], 8), 4);
+            var output = device.Activations(new float[16], 16);
+            void Run(int sequence, int position, int window, params int[] pages) => device.AttendPaged(
+                output, device.Activations(new float[32], 32), cache,
+                new TokenMap(device.Integers(sequence), device.Integers(position), default, device.Integers(pages)), heads, window);
+            Assert.That(() => Run(0, 3, 0, 2), Throws.Nothing);
+            Assert.That(() => Run(0, 4, 0, 2), Throws.ArgumentException.With.Message.Contains("position 4 of sequence 0"));
+            Assert.That(() => Run(0, 0, 0, 3), Throws.ArgumentException.With.Message.Contains("has 3 pages"));
+            Assert.That(() => Run(0, 0, 0, -1), Throws.ArgumentException);
+            Assert.That(() => Run(0, 7, 4, -1, 1), Throws.Nothing);
+            Assert.That(() => Run(0, 7, 5, -1, 1), Throws.ArgumentException);
+            Assert.That(() => Run(1, 0, 0, 0), Throws.ArgumentException.With.Message.Contains("sequence 1 of 1"));
+            Assert.That(() => Run(0, -1, 0, 0), Throws.ArgumentException.With.Message.Contains("position -1"));
+            Assert.That(() => Run(0, int.MaxValue, 0, 0), Throws.ArgumentException);
+            Assert.That(() => Run(0, 0, -1, 0), Throws.ArgumentException.With.Message.Contains("window -1"));
+        }
+    }
+}
