@@ -25,17 +25,17 @@ internal unsafe interface ILanes<T> where T : struct, ILanes<T>
     /// <summary>a · b + c, rounded once where the hardware can.</summary>
     static abstract T MultiplyAdd(T a, T b, T c);
 
+    /// <summary>a · (the one float at <paramref name="b"/>) + c: the broadcast can be part of the instruction.</summary>
+    static abstract T MultiplyAdd(T a, float* b, T c);
+
     /// <summary>The lesser; <paramref name="b"/> or a NaN where either is no number.</summary>
     static abstract T Min(T a, T b);
 
     /// <summary>The greater; <paramref name="b"/> or a NaN where either is no number.</summary>
     static abstract T Max(T a, T b);
 
-    /// <summary>All bits set where a &lt; b.</summary>
-    static abstract T Less(T a, T b);
-
-    /// <summary>Lanes of <paramref name="a"/> where the mask is set, of <paramref name="b"/> elsewhere.</summary>
-    static abstract T Select(T mask, T a, T b);
+    /// <summary>Where a &lt; b the lanes of <paramref name="then"/>, elsewhere those of <paramref name="otherwise"/>.</summary>
+    static abstract T WhereLess(T a, T b, T then, T otherwise);
 
     static abstract T Broadcast(float value);
     static abstract T BroadcastBits(uint value);

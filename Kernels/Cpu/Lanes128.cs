@@ -40,6 +40,9 @@ internal readonly unsafe struct Lanes128(Vector128<float> a, Vector128<float> b,
         Vector128.MultiplyAddEstimate(a._d, b._d, c._d));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 MultiplyAdd(Lanes128 a, float* b, Lanes128 c) => MultiplyAdd(a, Broadcast(*b), c);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes128 Min(Lanes128 a, Lanes128 b) => new(
         Vector128.MinNative(a._a, b._a),
         Vector128.MinNative(a._b, b._b),
@@ -54,18 +57,11 @@ internal readonly unsafe struct Lanes128(Vector128<float> a, Vector128<float> b,
         Vector128.MaxNative(a._d, b._d));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Lanes128 Less(Lanes128 a, Lanes128 b) => new(
-        Vector128.LessThan(a._a, b._a),
-        Vector128.LessThan(a._b, b._b),
-        Vector128.LessThan(a._c, b._c),
-        Vector128.LessThan(a._d, b._d));
-
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Lanes128 Select(Lanes128 mask, Lanes128 a, Lanes128 b) => new(
-        Vector128.ConditionalSelect(mask._a, a._a, b._a),
-        Vector128.ConditionalSelect(mask._b, a._b, b._b),
-        Vector128.ConditionalSelect(mask._c, a._c, b._c),
-        Vector128.ConditionalSelect(mask._d, a._d, b._d));
+    public static Lanes128 WhereLess(Lanes128 a, Lanes128 b, Lanes128 then, Lanes128 otherwise) => new(
+        Vector128.ConditionalSelect(Vector128.LessThan(a._a, b._a), then._a, otherwise._a),
+        Vector128.ConditionalSelect(Vector128.LessThan(a._b, b._b), then._b, otherwise._b),
+        Vector128.ConditionalSelect(Vector128.LessThan(a._c, b._c), then._c, otherwise._c),
+        Vector128.ConditionalSelect(Vector128.LessThan(a._d, b._d), then._d, otherwise._d));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes128 Broadcast(float value) => Same(Vector128.Create(value));

@@ -37,16 +37,18 @@ internal readonly unsafe struct Lanes256(Vector256<float> a, Vector256<float> b)
     public static Lanes256 MultiplyAdd(Lanes256 a, Lanes256 b, Lanes256 c) => new(Fma.MultiplyAdd(a._a, b._a, c._a), Fma.MultiplyAdd(a._b, b._b, c._b));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes256 MultiplyAdd(Lanes256 a, float* b, Lanes256 c) => MultiplyAdd(a, Broadcast(*b), c);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes256 Min(Lanes256 a, Lanes256 b) => new(Vector256.MinNative(a._a, b._a), Vector256.MinNative(a._b, b._b));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes256 Max(Lanes256 a, Lanes256 b) => new(Vector256.MaxNative(a._a, b._a), Vector256.MaxNative(a._b, b._b));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Lanes256 Less(Lanes256 a, Lanes256 b) => new(Vector256.LessThan(a._a, b._a), Vector256.LessThan(a._b, b._b));
-
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Lanes256 Select(Lanes256 mask, Lanes256 a, Lanes256 b) => new(Vector256.ConditionalSelect(mask._a, a._a, b._a), Vector256.ConditionalSelect(mask._b, a._b, b._b));
+    public static Lanes256 WhereLess(Lanes256 a, Lanes256 b, Lanes256 then, Lanes256 otherwise) => new(
+        Vector256.ConditionalSelect(Vector256.LessThan(a._a, b._a), then._a, otherwise._a),
+        Vector256.ConditionalSelect(Vector256.LessThan(a._b, b._b), then._b, otherwise._b));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes256 Broadcast(float value) => Same(Vector256.Create(value));
@@ -90,9 +92,8 @@ internal readonly unsafe struct Lanes256(Vector256<float> a, Vector256<float> b)
     public static Lanes256 Byte(Lanes256 packed, int index) => new(Byte(packed._a, index), Byte(packed._b, index));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static Vector256<float> Byte(Vector256<float> packed, int index) => Vector256.ConvertToSingle(Avx2.Shuffle(packed.AsByte(), Vector256.Create(
-        0x80808000u + (uint)index, 0x80808004u + (uint)index, 0x80808008u + (uint)index, 0x8080800Cu + (uint)index,
-        0x80808000u + (uint)index, 0x80808004u + (uint)index, 0x80808008u + (uint)index, 0x8080800Cu + (uint)index).AsByte()).AsInt32());
+    private static Vector256<float> Byte(Vector256<float> packed, int index) => Vector256.ConvertToSingle(Avx2.Shuffle(packed.AsByte(), (Vector256.Create(
+        0x80808000u, 0x80808004, 0x80808008, 0x8080800C, 0x80808000, 0x80808004, 0x80808008, 0x8080800C) + Vector256.Create((uint)index)).AsByte()).AsInt32());
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes256 Nibble(Lanes256 packed, int bit) => ToFloat(ShiftRight(packed, bit) & BroadcastBits(15));

@@ -37,16 +37,16 @@ internal readonly unsafe struct Lanes512(Vector512<float> v) : ILanes<Lanes512>
     public static Lanes512 MultiplyAdd(Lanes512 a, Lanes512 b, Lanes512 c) => new(Avx512F.FusedMultiplyAdd(a._v, b._v, c._v));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 MultiplyAdd(Lanes512 a, float* b, Lanes512 c) => new(Avx512F.FusedMultiplyAdd(a._v, Vector512.Create(*b), c._v));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes512 Min(Lanes512 a, Lanes512 b) => new(Vector512.MinNative(a._v, b._v));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes512 Max(Lanes512 a, Lanes512 b) => new(Vector512.MaxNative(a._v, b._v));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Lanes512 Less(Lanes512 a, Lanes512 b) => new(Vector512.LessThan(a._v, b._v));
-
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Lanes512 Select(Lanes512 mask, Lanes512 a, Lanes512 b) => new(Vector512.ConditionalSelect(mask._v, a._v, b._v));
+    public static Lanes512 WhereLess(Lanes512 a, Lanes512 b, Lanes512 then, Lanes512 otherwise) => new(Vector512.ConditionalSelect(Vector512.LessThan(a._v, b._v), then._v, otherwise._v));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes512 Broadcast(float value) => new(Vector512.Create(value));
@@ -83,9 +83,9 @@ internal readonly unsafe struct Lanes512(Vector512<float> v) : ILanes<Lanes512>
 
     // A shuffle clears the bytes whose index has its top bit set: shift and mask in one.
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Lanes512 Byte(Lanes512 packed, int index) => new(Vector512.ConvertToSingle(Avx512BW.Shuffle(packed._v.AsByte(), Vector512.Create(Vector256.Create(
-        0x80808000u + (uint)index, 0x80808004u + (uint)index, 0x80808008u + (uint)index, 0x8080800Cu + (uint)index,
-        0x80808000u + (uint)index, 0x80808004u + (uint)index, 0x80808008u + (uint)index, 0x8080800Cu + (uint)index)).AsByte()).AsInt32()));
+    public static Lanes512 Byte(Lanes512 packed, int index) => new(Vector512.ConvertToSingle(Avx512BW.Shuffle(packed._v.AsByte(), (Vector512.Create(
+        0x80808000u, 0x80808004, 0x80808008, 0x8080800C, 0x80808000, 0x80808004, 0x80808008, 0x8080800C,
+        0x80808000, 0x80808004, 0x80808008, 0x8080800C, 0x80808000, 0x80808004, 0x80808008, 0x8080800C) + Vector512.Create((uint)index)).AsByte()).AsInt32()));
 
     // A permutation looks at an index's low four bits only: mask and conversion in one.
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

@@ -27,23 +27,23 @@ internal static unsafe class LinearDot<T> where T : struct, ILanes<T>
             for (var o = 0; o < TForm.Group / 8; o++)
             {
                 var at = k + 8 * o;
-                xEven = T.MultiplyAdd(TForm.Element(group, o, 0, scale, offset), T.Broadcast(x[at]), xEven);
-                xOdd = T.MultiplyAdd(TForm.Element(group, o, 1, scale, offset), T.Broadcast(x[at + 1]), xOdd);
-                xEven = T.MultiplyAdd(TForm.Element(group, o, 2, scale, offset), T.Broadcast(x[at + 2]), xEven);
-                xOdd = T.MultiplyAdd(TForm.Element(group, o, 3, scale, offset), T.Broadcast(x[at + 3]), xOdd);
-                xEven = T.MultiplyAdd(TForm.Element(group, o, 4, scale, offset), T.Broadcast(x[at + 4]), xEven);
-                xOdd = T.MultiplyAdd(TForm.Element(group, o, 5, scale, offset), T.Broadcast(x[at + 5]), xOdd);
-                xEven = T.MultiplyAdd(TForm.Element(group, o, 6, scale, offset), T.Broadcast(x[at + 6]), xEven);
-                xOdd = T.MultiplyAdd(TForm.Element(group, o, 7, scale, offset), T.Broadcast(x[at + 7]), xOdd);
+                xEven = T.MultiplyAdd(TForm.Element(group, o, 0, scale, offset), x + at, xEven);
+                xOdd = T.MultiplyAdd(TForm.Element(group, o, 1, scale, offset), x + at + 1, xOdd);
+                xEven = T.MultiplyAdd(TForm.Element(group, o, 2, scale, offset), x + at + 2, xEven);
+                xOdd = T.MultiplyAdd(TForm.Element(group, o, 3, scale, offset), x + at + 3, xOdd);
+                xEven = T.MultiplyAdd(TForm.Element(group, o, 4, scale, offset), x + at + 4, xEven);
+                xOdd = T.MultiplyAdd(TForm.Element(group, o, 5, scale, offset), x + at + 5, xOdd);
+                xEven = T.MultiplyAdd(TForm.Element(group, o, 6, scale, offset), x + at + 6, xEven);
+                xOdd = T.MultiplyAdd(TForm.Element(group, o, 7, scale, offset), x + at + 7, xOdd);
             }
         }
         for (var j = 0; k < columns; j++, k++) // plain elements only
         {
             var w = TForm.Element(group, 0, j, default(T), default);
             if ((j & 1) == 0)
-                xEven = T.MultiplyAdd(w, T.Broadcast(x[k]), xEven);
+                xEven = T.MultiplyAdd(w, x + k, xEven);
             else
-                xOdd = T.MultiplyAdd(w, T.Broadcast(x[k]), xOdd);
+                xOdd = T.MultiplyAdd(w, x + k, xOdd);
         }
         Add(xEven + xOdd, total, first);
     }
@@ -69,29 +69,29 @@ internal static unsafe class LinearDot<T> where T : struct, ILanes<T>
             {
                 var at = k + 8 * o;
                 var w = TForm.Element(group, o, 0, scale, offset);
-                xEven = T.MultiplyAdd(w, T.Broadcast(x[at]), xEven);
-                yEven = T.MultiplyAdd(w, T.Broadcast(y[at]), yEven);
+                xEven = T.MultiplyAdd(w, x + at, xEven);
+                yEven = T.MultiplyAdd(w, y + at, yEven);
                 w = TForm.Element(group, o, 1, scale, offset);
-                xOdd = T.MultiplyAdd(w, T.Broadcast(x[at + 1]), xOdd);
-                yOdd = T.MultiplyAdd(w, T.Broadcast(y[at + 1]), yOdd);
+                xOdd = T.MultiplyAdd(w, x + at + 1, xOdd);
+                yOdd = T.MultiplyAdd(w, y + at + 1, yOdd);
                 w = TForm.Element(group, o, 2, scale, offset);
-                xEven = T.MultiplyAdd(w, T.Broadcast(x[at + 2]), xEven);
-                yEven = T.MultiplyAdd(w, T.Broadcast(y[at + 2]), yEven);
+                xEven = T.MultiplyAdd(w, x + at + 2, xEven);
+                yEven = T.MultiplyAdd(w, y + at + 2, yEven);
                 w = TForm.Element(group, o, 3, scale, offset);
-                xOdd = T.MultiplyAdd(w, T.Broadcast(x[at + 3]), xOdd);
-                yOdd = T.MultiplyAdd(w, T.Broadcast(y[at + 3]), yOdd);
+                xOdd = T.MultiplyAdd(w, x + at + 3, xOdd);
+                yOdd = T.MultiplyAdd(w, y + at + 3, yOdd);
                 w = TForm.Element(group, o, 4, scale, offset);
-                xEven = T.MultiplyAdd(w, T.Broadcast(x[at + 4]), xEven);
-                yEven = T.MultiplyAdd(w, T.Broadcast(y[at + 4]), yEven);
+                xEven = T.MultiplyAdd(w, x + at + 4, xEven);
+                yEven = T.MultiplyAdd(w, y + at + 4, yEven);
                 w = TForm.Element(group, o, 5, scale, offset);
-                xOdd = T.MultiplyAdd(w, T.Broadcast(x[at + 5]), xOdd);
-                yOdd = T.MultiplyAdd(w, T.Broadcast(y[at + 5]), yOdd);
+                xOdd = T.MultiplyAdd(w, x + at + 5, xOdd);
+                yOdd = T.MultiplyAdd(w, y + at + 5, yOdd);
                 w = TForm.Element(group, o, 6, scale, offset);
-                xEven = T.MultiplyAdd(w, T.Broadcast(x[at + 6]), xEven);
-                yEven = T.MultiplyAdd(w, T.Broadcast(y[at + 6]), yEven);
+                xEven = T.MultiplyAdd(w, x + at + 6, xEven);
+                yEven = T.MultiplyAdd(w, y + at + 6, yEven);
                 w = TForm.Element(group, o, 7, scale, offset);
-                xOdd = T.MultiplyAdd(w, T.Broadcast(x[at + 7]), xOdd);
-                yOdd = T.MultiplyAdd(w, T.Broadcast(y[at + 7]), yOdd);
+                xOdd = T.MultiplyAdd(w, x + at + 7, xOdd);
+                yOdd = T.MultiplyAdd(w, y + at + 7, yOdd);
             }
         }
         for (var j = 0; k < columns; j++, k++) // plain elements only
@@ -99,13 +99,13 @@ internal static unsafe class LinearDot<T> where T : struct, ILanes<T>
             var w = TForm.Element(group, 0, j, default(T), default);
             if ((j & 1) == 0)
             {
-                xEven = T.MultiplyAdd(w, T.Broadcast(x[k]), xEven);
-                yEven = T.MultiplyAdd(w, T.Broadcast(y[k]), yEven);
+                xEven = T.MultiplyAdd(w, x + k, xEven);
+                yEven = T.MultiplyAdd(w, y + k, yEven);
             }
             else
             {
-                xOdd = T.MultiplyAdd(w, T.Broadcast(x[k]), xOdd);
-                yOdd = T.MultiplyAdd(w, T.Broadcast(y[k]), yOdd);
+                xOdd = T.MultiplyAdd(w, x + k, xOdd);
+                yOdd = T.MultiplyAdd(w, y + k, yOdd);
             }
         }
         Add(xEven + xOdd, total, first);
@@ -123,19 +123,19 @@ internal static unsafe class LinearDot<T> where T : struct, ILanes<T>
         for (; k + 2 <= columns; k += 2, chunk += 32)
         {
             T even = T.Load(chunk), odd = T.Load(chunk + 16);
-            e0 = T.MultiplyAdd(even, T.Broadcast(x0[k]), e0);
-            e1 = T.MultiplyAdd(even, T.Broadcast(x1[k]), e1);
-            e2 = T.MultiplyAdd(even, T.Broadcast(x2[k]), e2);
-            o0 = T.MultiplyAdd(odd, T.Broadcast(x0[k + 1]), o0);
-            o1 = T.MultiplyAdd(odd, T.Broadcast(x1[k + 1]), o1);
-            o2 = T.MultiplyAdd(odd, T.Broadcast(x2[k + 1]), o2);
+            e0 = T.MultiplyAdd(even, x0 + k, e0);
+            e1 = T.MultiplyAdd(even, x1 + k, e1);
+            e2 = T.MultiplyAdd(even, x2 + k, e2);
+            o0 = T.MultiplyAdd(odd, x0 + k + 1, o0);
+            o1 = T.MultiplyAdd(odd, x1 + k + 1, o1);
+            o2 = T.MultiplyAdd(odd, x2 + k + 1, o2);
         }
         if (k < columns)
         {
             var even = T.Load(chunk);
-            e0 = T.MultiplyAdd(even, T.Broadcast(x0[k]), e0);
-            e1 = T.MultiplyAdd(even, T.Broadcast(x1[k]), e1);
-            e2 = T.MultiplyAdd(even, T.Broadcast(x2[k]), e2);
+            e0 = T.MultiplyAdd(even, x0 + k, e0);
+            e1 = T.MultiplyAdd(even, x1 + k, e1);
+            e2 = T.MultiplyAdd(even, x2 + k, e2);
         }
         Add(e0 + o0, total, first);
         Add(e1 + o1, total + 16, first);
@@ -153,34 +153,34 @@ internal static unsafe class LinearDot<T> where T : struct, ILanes<T>
         for (; k + 2 <= columns; k += 2, chunk += 32)
         {
             T even = T.Load(chunk), odd = T.Load(chunk + 16);
-            e0 = T.MultiplyAdd(even, T.Broadcast(x0[k]), e0);
-            e1 = T.MultiplyAdd(even, T.Broadcast(x1[k]), e1);
-            e2 = T.MultiplyAdd(even, T.Broadcast(x2[k]), e2);
-            e3 = T.MultiplyAdd(even, T.Broadcast(x3[k]), e3);
-            e4 = T.MultiplyAdd(even, T.Broadcast(x4[k]), e4);
-            e5 = T.MultiplyAdd(even, T.Broadcast(x5[k]), e5);
-            e6 = T.MultiplyAdd(even, T.Broadcast(x6[k]), e6);
-            e7 = T.MultiplyAdd(even, T.Broadcast(x7[k]), e7);
-            o0 = T.MultiplyAdd(odd, T.Broadcast(x0[k + 1]), o0);
-            o1 = T.MultiplyAdd(odd, T.Broadcast(x1[k + 1]), o1);
-            o2 = T.MultiplyAdd(odd, T.Broadcast(x2[k + 1]), o2);
-            o3 = T.MultiplyAdd(odd, T.Broadcast(x3[k + 1]), o3);
-            o4 = T.MultiplyAdd(odd, T.Broadcast(x4[k + 1]), o4);
-            o5 = T.MultiplyAdd(odd, T.Broadcast(x5[k + 1]), o5);
-            o6 = T.MultiplyAdd(odd, T.Broadcast(x6[k + 1]), o6);
-            o7 = T.MultiplyAdd(odd, T.Broadcast(x7[k + 1]), o7);
+            e0 = T.MultiplyAdd(even, x0 + k, e0);
+            e1 = T.MultiplyAdd(even, x1 + k, e1);
+            e2 = T.MultiplyAdd(even, x2 + k, e2);
+            e3 = T.MultiplyAdd(even, x3 + k, e3);
+            e4 = T.MultiplyAdd(even, x4 + k, e4);
+            e5 = T.MultiplyAdd(even, x5 + k, e5);
+            e6 = T.MultiplyAdd(even, x6 + k, e6);
+            e7 = T.MultiplyAdd(even, x7 + k, e7);
+            o0 = T.MultiplyAdd(odd, x0 + k + 1, o0);
+            o1 = T.MultiplyAdd(odd, x1 + k + 1, o1);
+            o2 = T.MultiplyAdd(odd, x2 + k + 1, o2);
+            o3 = T.MultiplyAdd(odd, x3 + k + 1, o3);
+            o4 = T.MultiplyAdd(odd, x4 + k + 1, o4);
+            o5 = T.MultiplyAdd(odd, x5 + k + 1, o5);
+            o6 = T.MultiplyAdd(odd, x6 + k + 1, o6);
+            o7 = T.MultiplyAdd(odd, x7 + k + 1, o7);
         }
         if (k < columns)
         {
             var even = T.Load(chunk);
-            e0 = T.MultiplyAdd(even, T.Broadcast(x0[k]), e0);
-            e1 = T.MultiplyAdd(even, T.Broadcast(x1[k]), e1);
-            e2 = T.MultiplyAdd(even, T.Broadcast(x2[k]), e2);
-            e3 = T.MultiplyAdd(even, T.Broadcast(x3[k]), e3);
-            e4 = T.MultiplyAdd(even, T.Broadcast(x4[k]), e4);
-            e5 = T.MultiplyAdd(even, T.Broadcast(x5[k]), e5);
-            e6 = T.MultiplyAdd(even, T.Broadcast(x6[k]), e6);
-            e7 = T.MultiplyAdd(even, T.Broadcast(x7[k]), e7);
+            e0 = T.MultiplyAdd(even, x0 + k, e0);
+            e1 = T.MultiplyAdd(even, x1 + k, e1);
+            e2 = T.MultiplyAdd(even, x2 + k, e2);
+            e3 = T.MultiplyAdd(even, x3 + k, e3);
+            e4 = T.MultiplyAdd(even, x4 + k, e4);
+            e5 = T.MultiplyAdd(even, x5 + k, e5);
+            e6 = T.MultiplyAdd(even, x6 + k, e6);
+            e7 = T.MultiplyAdd(even, x7 + k, e7);
         }
         Add(e0 + o0, total, first);
         Add(e1 + o1, total + 16, first);

@@ -1,0 +1,49 @@
+using System.Runtime.InteropServices;
+using BenchmarkDotNet.Attributes;
+using Trimtab.Kernels;
+using Trimtab.Kernels.Cpu;
+
+namespace Trimtab.Bench;
+
+/// <summary>Linear layers of SmolLM2-135M and LLaMA-7B: a token alone (bandwidth) and a chunk of a prompt (arithmetic).</summary>
+public unsafe class LinearBenchmarks : IDisposable
+{
+    private CpuDevice device = null!;
+    private Weight weight = null!;
+    private Tensor input, output;
+
+    [Params(DType.F32, DType.F16, DType.BF16, DType.Q8_0, DType.Q4_0, DType.Q4_1, DType.Q4_K, DType.Q6_K)]
+    public DType Form { get; set; }
+
+    [Params("576x576", "1536x576", "576x1536", "49152x576", "4096x4096", "11008x4096", "4096x11008")]
+    public string Shape { get; set; } = "";
+
+    [Params(1, 8, 256)]
+    public int Tokens { get; set; }
+
+    [GlobalSetup]
+    public void Setup()
+    {
+        int[] shape = [.. Shape.Split('x').Select(int.Parse)];
+        device = new CpuDevice();
+        // Rows of super-blocks of 256 do not fit every shape: the nearest that does.
+        var columns = shape[1] / Form.BlockSize() * Form.BlockSize();
+        var bytes = (nuint)(shape[0] * Form.RowBytes(columns));
+        var data = NativeMemory.AllocZeroed(bytes); // zeros take as long as any weight
+        weight = device.Pack(new WeightData(Form, shape[0], columns, (nint)data));
+        NativeMemory.Free(data);
+        input = device.Allocate(DType.F32, Tokens, columns);
+        output = device.Allocate(DType.F32, Tokens, shape[0]);
+    }
+
+    [GlobalCleanup]
+    public void Dispose()
+    {
+        weight.Dispose();
+        device.Dispose();
+        GC.SuppressFinalize(this);
+    }
+
+    [Benchmark]
+    public void Linear() => device.Linear(output, input, weight, default, Epilogue.None);
+}
