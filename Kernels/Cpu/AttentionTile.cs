@@ -27,13 +27,14 @@ internal unsafe struct AttentionTile
     // Per row: query times scale [padded], sums of values [padded], scores of the block [Scores], maximum and sum so far.
     private readonly float* query, sums, scores, maximum, total;
 
-    // Zero-padded copies of the block's keys and values, where a head is no whole number of vectors.
+    // The block's keys and values copied together, zero-padded, and where they lie there; see Copies.
     private readonly float* keyCopy, valueCopy;
+    private readonly long* copyPlace;
 
     /// <summary>Per row: the positions [Low, High) that it sees.</summary>
     public readonly int* Low, High;
 
-    /// <summary>Per position of a block: where its head begins in keys and values, in elements.</summary>
+    /// <summary>Per position of a block: where its row begins in keys and values, in elements.</summary>
     public readonly long* Place;
 
     /// <summary>Lays a tile out in a worker's scratch.</summary>
@@ -42,19 +43,22 @@ internal unsafe struct AttentionTile
         this.rows = rows;
         this.dimension = dimension;
         padded = (dimension + Width - 1) / Width * Width;
-        var copied = padded == dimension ? 0 : Block * (long)padded;
+        var copied = Block * (long)padded;
         var floats = rows * (2L * padded + Scores + 2) + 2 * copied;
         // Vectors first, so that they lie on their natural borders.
-        query = (float*)pool.Scratch(worker, (nuint)(floats * 4 + rows * 8L + Block * 8));
+        query = (float*)pool.Scratch(worker, (nuint)(floats * 4 + rows * 8L + 2 * Block * 8));
         sums = query + (long)rows * padded;
         keyCopy = sums + (long)rows * padded;
         valueCopy = keyCopy + copied;
         scores = valueCopy + copied;
         Place = (long*)(scores + (long)rows * Scores);
-        maximum = (float*)(Place + Block);
+        copyPlace = Place + Block;
+        maximum = (float*)(copyPlace + Block);
         total = maximum + rows;
         Low = (int*)(total + rows);
         High = Low + rows;
+        for (var j = 0; j < Block; j++)
+            copyPlace[j] = j * (long)padded;
     }
 
     /// <summary>Takes in a row's query and the range that it sees; sums start at nothing.</summary>
@@ -74,17 +78,17 @@ internal unsafe struct AttentionTile
     }
 
     /// <summary>
-    /// Adds what rows [0, count) see of positions [from, to), all in the block that begins at <paramref name="block"/>; each
+    /// Adds what rows [first, end) see of positions [from, to), all in the block that begins at <paramref name="block"/>; each
     /// position is seen by some row. <see cref="Place"/> is filled from from − block on.
     /// </summary>
-    public readonly void Add(float* keys, float* values, int block, int from, int to, int count)
+    public readonly void Add(float* keys, float* values, int block, int from, int to, int first, int end)
     {
         if (Lanes512.IsSupported)
-            Add<Lanes512>(keys, values, block, from, to, count);
+            Add<Lanes512>(keys, values, block, from, to, first, end);
         else if (Lanes256.IsSupported)
-            Add<Lanes256>(keys, values, block, from, to, count);
+            Add<Lanes256>(keys, values, block, from, to, first, end);
         else
-            Add<Lanes128>(keys, values, block, from, to, count);
+            Add<Lanes128>(keys, values, block, from, to, first, end);
     }
 
     /// <summary>The attention of a row.</summary>
@@ -98,75 +102,88 @@ internal unsafe struct AttentionTile
             target[i] = sum[i] / total[row];
     }
 
-    private readonly void Add<T>(float* keys, float* values, int block, int from, int to, int count) where T : struct, ILanes<T>
+    private readonly void Add<T>(float* keys, float* values, int block, int from, int to, int first, int end) where T : struct, ILanes<T>
     {
-        if (padded != dimension)
+        var place = Place;
+        if (Copies(end - first))
         {
             Copy(keys, values, from - block, to - block);
             keys = keyCopy;
             values = valueCopy;
+            place = copyPlace;
         }
-        for (int r = 0, step; r < count; r += step)
+        // Keys, then values: half the block is in use at a time.
+        for (int r = first, step; r < end; r += step)
         {
-            var pair = T.IsWide && r + 1 < count;
-            step = pair ? 2 : 1;
-            int a0 = Math.Max(Low[r], from) - block, b0 = Math.Min(High[r], to) - block, a1 = a0, b1 = b0;
-            if (pair)
-                (a1, b1) = (Math.Max(Low[r + 1], from) - block, Math.Min(High[r + 1], to) - block);
-            // Both rows' scores of what either sees; whichever sees nothing here has an empty or inverted range.
-            int any = Math.Max(Math.Min(a0, a1), 0), end = Math.Max(b0, b1);
-            if (any >= end)
-                continue;
+            step = T.IsWide && r + 1 < end ? 2 : 1;
+            var (a, b) = Seen(r, block, from, to);
+            if (step == 1)
+                Score<T>(query + (long)r * padded, keys, place, a, b, scores + (long)r * Scores);
+            else
+            {
+                // Whatever either row sees: a range without a gap, as positions of neighbours are neighbours.
+                var (c, d) = Seen(r + 1, block, from, to);
+                ScorePair<T>(query + (long)r * padded, keys, place, Math.Min(a, c), Math.Max(b, d), scores + (long)r * Scores);
+            }
+        }
+        for (var r = first; r < end; r++)
+        {
+            var (a, b) = Seen(r, block, from, to);
+            if (a < b)
+                Soften<T>(r, a, b);
+        }
+        for (int r = first, step; r < end; r += step)
+        {
+            step = T.IsWide && r + 1 < end ? 2 : 1;
+            var (a, b) = Seen(r, block, from, to);
             var score = scores + (long)r * Scores;
             var sum = sums + (long)r * padded;
-            if (!pair)
+            if (step == 1)
             {
-                Score<T>(query + (long)r * padded, keys, any, end, score);
-                Soften<T>(r, a0, b0);
-                Weigh<T>(score, values, a0, b0, sum);
+                Weigh<T>(score, values, place, a, b, sum);
                 continue;
             }
-            ScorePair<T>(query + (long)r * padded, keys, any, end, score);
-            if (a0 < b0)
-                Soften<T>(r, a0, b0);
-            if (a1 < b1)
-                Soften<T>(r + 1, a1, b1);
-            int both = Math.Max(a0, a1), split = Math.Min(b0, b1);
-            if (both >= split)
-            {
-                Weigh<T>(score, values, a0, b0, sum);
-                Weigh<T>(score + Scores, values, a1, b1, sum + padded);
-                continue;
-            }
-            Weigh<T>(score, values, a0, both, sum);
-            Weigh<T>(score + Scores, values, a1, both, sum + padded);
-            WeighPair<T>(score, values, both, split, sum);
-            Weigh<T>(score, values, split, b0, sum);
-            Weigh<T>(score + Scores, values, split, b1, sum + padded);
+            var (c, d) = Seen(r + 1, block, from, to);
+            // What both see goes together, in its place among what only one sees.
+            int both = Math.Max(a, c), split = Math.Max(both, Math.Min(b, d));
+            Weigh<T>(score, values, place, a, Math.Min(both, b), sum);
+            Weigh<T>(score + Scores, values, place, c, Math.Min(both, d), sum + padded);
+            WeighPair<T>(score, values, place, both, split, sum);
+            Weigh<T>(score, values, place, split, b, sum);
+            Weigh<T>(score + Scores, values, place, split, d, sum + padded);
         }
     }
+
+    /// <summary>
+    /// Whether that many rows work on copies. Heads that are no whole number of vectors always do. Others, when there is enough
+    /// use to pay for it: rows of keys are often a multiple of 4 KiB apart, where they push each other out of the first cache.
+    /// </summary>
+    private readonly bool Copies(int rows) => rows >= 8 || padded != dimension;
+
+    /// <summary>What a row sees of positions [from, to), counted from the block's begin; empty where the end is not past the begin.</summary>
+    private readonly (int From, int To) Seen(int row, int block, int from, int to) =>
+        (Math.Max(Low[row], from) - block, Math.Min(High[row], to) - block);
 
     private readonly void Copy(float* keys, float* values, int from, int to)
     {
         for (var j = from; j < to; j++)
         {
-            Span<float> key = new(keyCopy + j * (long)padded, padded), value = new(valueCopy + j * (long)padded, padded);
+            Span<float> key = new(keyCopy + copyPlace[j], padded), value = new(valueCopy + copyPlace[j], padded);
             new ReadOnlySpan<float>(keys + Place[j], dimension).CopyTo(key);
             new ReadOnlySpan<float>(values + Place[j], dimension).CopyTo(value);
             key[dimension..].Clear();
             value[dimension..].Clear();
-            Place[j] = j * (long)padded;
         }
     }
 
     /// <summary>score[j] = q · key[j]: products in one vector of partial sums, element i in lane i % width, folded at the end.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private readonly void Score<T>(float* q, float* keys, int from, int to, float* score) where T : struct, ILanes<T>
+    private readonly void Score<T>(float* q, float* keys, long* place, int from, int to, float* score) where T : struct, ILanes<T>
     {
         for (var j = from; j < to; j += 4)
         {
-            float* k0 = keys + Place[j], k1 = keys + Place[Math.Min(j + 1, to - 1)];
-            float* k2 = keys + Place[Math.Min(j + 2, to - 1)], k3 = keys + Place[Math.Min(j + 3, to - 1)];
+            float* k0 = keys + place[j], k1 = keys + place[Math.Min(j + 1, to - 1)];
+            float* k2 = keys + place[Math.Min(j + 2, to - 1)], k3 = keys + place[Math.Min(j + 3, to - 1)];
             T s0 = T.Broadcast(0), s1 = s0, s2 = s0, s3 = s0;
             for (var i = 0; i < padded; i += Width)
             {
@@ -182,13 +199,13 @@ internal unsafe struct AttentionTile
 
     /// <summary><see cref="Score"/> of two rows that follow each other.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private readonly void ScorePair<T>(float* q, float* keys, int from, int to, float* score) where T : struct, ILanes<T>
+    private readonly void ScorePair<T>(float* q, float* keys, long* place, int from, int to, float* score) where T : struct, ILanes<T>
     {
         var p = q + padded;
         for (var j = from; j < to; j += 4)
         {
-            float* k0 = keys + Place[j], k1 = keys + Place[Math.Min(j + 1, to - 1)];
-            float* k2 = keys + Place[Math.Min(j + 2, to - 1)], k3 = keys + Place[Math.Min(j + 3, to - 1)];
+            float* k0 = keys + place[j], k1 = keys + place[Math.Min(j + 1, to - 1)];
+            float* k2 = keys + place[Math.Min(j + 2, to - 1)], k3 = keys + place[Math.Min(j + 3, to - 1)];
             T s0 = T.Broadcast(0), s1 = s0, s2 = s0, s3 = s0, t0 = s0, t1 = s0, t2 = s0, t3 = s0;
             for (var i = 0; i < padded; i += Width)
             {
@@ -246,7 +263,7 @@ internal unsafe struct AttentionTile
 
     /// <summary>sum += Σ weight[j] · value[j] over [from, to), in this order for every element.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private readonly void Weigh<T>(float* weight, float* values, int from, int to, float* sum) where T : struct, ILanes<T>
+    private readonly void Weigh<T>(float* weight, float* values, long* place, int from, int to, float* sum) where T : struct, ILanes<T>
     {
         if (from >= to)
             return;
@@ -257,7 +274,7 @@ internal unsafe struct AttentionTile
             for (var j = from; j < to; j++)
             {
                 var w = T.Broadcast(weight[j]);
-                var v = values + Place[j] + i;
+                var v = values + place[j] + i;
                 s0 = T.MultiplyAdd(w, T.Load(v), s0);
                 s1 = T.MultiplyAdd(w, T.Load(v + Width), s1);
                 s2 = T.MultiplyAdd(w, T.Load(v + 2 * Width), s2);
@@ -272,14 +289,14 @@ internal unsafe struct AttentionTile
         {
             var s = T.Load(sum + i);
             for (var j = from; j < to; j++)
-                s = T.MultiplyAdd(T.Broadcast(weight[j]), T.Load(values + Place[j] + i), s);
+                s = T.MultiplyAdd(T.Broadcast(weight[j]), T.Load(values + place[j] + i), s);
             T.Store(s, sum + i);
         }
     }
 
     /// <summary><see cref="Weigh"/> for two rows that follow each other.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private readonly void WeighPair<T>(float* weight, float* values, int from, int to, float* sum) where T : struct, ILanes<T>
+    private readonly void WeighPair<T>(float* weight, float* values, long* place, int from, int to, float* sum) where T : struct, ILanes<T>
     {
         var i = 0;
         var next = sum + padded;
@@ -290,7 +307,7 @@ internal unsafe struct AttentionTile
             for (var j = from; j < to; j++)
             {
                 T w = T.Broadcast(weight[j]), u = T.Broadcast(weight[Scores + j]);
-                var p = values + Place[j] + i;
+                var p = values + place[j] + i;
                 var v = T.Load(p);
                 s0 = T.MultiplyAdd(w, v, s0);
                 t0 = T.MultiplyAdd(u, v, t0);
@@ -318,7 +335,7 @@ internal unsafe struct AttentionTile
             T s = T.Load(sum + i), t = T.Load(next + i);
             for (var j = from; j < to; j++)
             {
-                var v = T.Load(values + Place[j] + i);
+                var v = T.Load(values + place[j] + i);
                 s = T.MultiplyAdd(T.Broadcast(weight[j]), v, s);
                 t = T.MultiplyAdd(T.Broadcast(weight[Scores + j]), v, t);
             }
