@@ -3,7 +3,10 @@ using System.Runtime.CompilerServices;
 
 namespace Trimtab.Imaging;
 
-/// <summary>The bits of a JPEG scan, first bit highest, byte stuffing removed (T.81, F.2.2.5). Ends at a marker or at the data's end; zeros follow.</summary>
+/// <summary>
+/// The bits of a JPEG scan, first bit highest, byte stuffing removed (T.81, F.2.2.5). They end at a marker or at the data's end; zeros
+/// follow.
+/// </summary>
 internal ref struct JpegBits(ReadOnlySpan<byte> data, int position)
 {
     private readonly ReadOnlySpan<byte> data = data;

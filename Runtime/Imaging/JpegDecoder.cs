@@ -8,9 +8,9 @@ namespace Trimtab.Imaging;
 /// </summary>
 internal ref struct JpegDecoder
 {
-    // Passes over a frame that its scans may add up to. Files in use need about ten; each coefficient could have its own fourteen.
-    private const int PassesAllowed = 128;
-    private const long BlocksAllowedToAny = 4_000_000;
+    // What the scans of a file may cost, in coefficients looked at: so much a block, or so much in all where that is more. Files in use
+    // need about 300 a block; all fourteen bits of all coefficients would be 896.
+    private const long CostPerBlock = 1024, CostAnyway = 64_000_000;
 
     private readonly ReadOnlySpan<byte> data;
     private readonly long maxPixels;
@@ -21,7 +21,7 @@ internal ref struct JpegDecoder
     private int orientation;  // 0: not seen
     private bool jfif;
     private int adobe = -1;   // its colour transform; −1: no such marker
-    private long blocksRead;
+    private long cost;
 
     private JpegDecoder(ReadOnlySpan<byte> data, long maxPixels)
     {
@@ -30,7 +30,7 @@ internal ref struct JpegDecoder
     }
 
     /// <summary>Decodes a file to RGB.</summary>
-    /// <exception cref="InvalidImageException">The file is truncated, corrupt, larger than allowed or of a kind that is not supported.</exception>
+    /// <exception cref="InvalidImageException">The file is truncated, corrupt, larger than allowed or of an unsupported kind.</exception>
     internal static Raster Decode(ReadOnlySpan<byte> data, long maxPixels) => new JpegDecoder(data, maxPixels).Read();
 
     internal static InvalidImageException Bad(string what) => new($"JPEG: {what}");
@@ -98,7 +98,7 @@ internal ref struct JpegDecoder
                     restartInterval = BinaryPrimitives.ReadUInt16BigEndian(segment);
                     break;
                 case 0xE0:
-                    jfif |= segment.Length >= 12 && segment.StartsWith("JFIF\0"u8);
+                    jfif |= segment.Length >= 14 && segment.StartsWith("JFIF\0"u8);
                     break;
                 case 0xE1:
                     if (orientation == 0 && segment.StartsWith("Exif\0"u8) && segment.Length > 6)
@@ -237,7 +237,8 @@ internal ref struct JpegDecoder
             (scan.First, scan.Last, scan.High, scan.Low) = (tail[0], tail[1], tail[2] >> 4, tail[2] & 15);
             var spectrum = scan.First == 0 ? scan.Last == 0 : scan.Last >= scan.First && scan.Last < 64 && components.Length == 1;
             if (!spectrum || scan.Low > 13 || (scan.High != 0 && scan.High != scan.Low + 1))
-                throw Bad($"a progressive scan of coefficients {scan.First} … {scan.Last}, bits {scan.High} → {scan.Low}, before byte {position}");
+                throw Bad($"a progressive scan of coefficients {scan.First} … {scan.Last}, bits {scan.High} → {scan.Low}, "
+                    + $"before byte {position}");
         }
         for (var i = 0; i < components.Length; i++)
         {
@@ -246,9 +247,9 @@ internal ref struct JpegDecoder
                 ?? throw Bad($"a scan of component {id} before byte {position}, which the frame header does not name");
             Prepare(components[i], tables, in scan);
         }
-        blocksRead += scan.Blocks;
-        if (blocksRead > Math.Max(BlocksAllowedToAny, frame.Blocks * PassesAllowed))
-            throw Bad($"more scans than {PassesAllowed} whole passes over the image, before byte {position}");
+        cost += scan.Cost;
+        if (cost > Math.Max(CostAnyway, frame.Blocks * CostPerBlock))
+            throw Bad($"more scans than an image of {frame.Width} × {frame.Height} can need, before byte {position}");
         return scan.Decode(restartInterval);
     }
 

@@ -8,7 +8,7 @@ internal sealed class JpegHuffman
     private const int Lookahead = 10;
 
     private readonly ushort[] lookup = new ushort[1 << Lookahead]; // [next bits]: code length × 256 + symbol; 0 where the code is longer
-    private readonly int[] limit = new int[17];                    // [length]: first 16-bit prefix that is no code of this length or shorter
+    private readonly int[] limit = new int[17];                    // [length]: first 16-bit prefix past its codes
     private readonly int[] offset = new int[17];                   // [length]: index of a symbol less its code
     private readonly byte[] symbols;
 

@@ -22,10 +22,10 @@ internal ref struct JpegScan(ReadOnlySpan<byte> data, int position, JpegFrame fr
     /// <summary>The lowest bit known before (0 for a first pass) and after this scan.</summary>
     internal int High, Low;
 
-    /// <summary>Blocks that the scan codes; those that pad interleaved units left out.</summary>
-    internal readonly long Blocks => components.Sum(c => (long)c.BlocksWide * c.BlocksHigh);
+    /// <summary>Coefficients to look at, and something for each block.</summary>
+    internal readonly long Cost => components.Sum(c => (long)c.BlocksWide * c.BlocksHigh) * (Last - First + 5);
 
-    /// <summary>Decodes the scan with a restart marker every so many units (0: none). Returns where the next marker is to be looked for.</summary>
+    /// <summary>Decodes the scan, with a restart every so many units (0: none). Returns where to look for the next marker.</summary>
     internal int Decode(int restartInterval)
     {
         var alone = components.Length == 1;
@@ -195,7 +195,8 @@ internal ref struct JpegScan(ReadOnlySpan<byte> data, int position, JpegFrame fr
         }
         if (skipped == 0)
             return;
-        for (; k <= Last; k++)
+        // Most blocks of such a run are empty, and take no bits.
+        for (var any = block[1..].ContainsAnyExcept((short)0); any && k <= Last; k++)
         {
             ref var coefficient = ref block[natural[k]];
             if (coefficient != 0)

@@ -12,7 +12,10 @@ internal static class JpegTransform
     private const int C0298 = 2446, C0390 = 3196, C0541 = 4433, C0765 = 6270, C0899 = 7373, C1175 = 9633;
     private const int C1501 = 12299, C1847 = 15137, C1961 = 16069, C2053 = 16819, C2562 = 20995, C3072 = 25172;
 
-    /// <summary>Turns dequantized coefficients in natural order into 8 × 8 samples. <paramref name="last"/>: zigzag place of the last that may not be zero.</summary>
+    /// <summary>
+    /// Turns dequantized coefficients in natural order into 8 × 8 samples. <paramref name="last"/>: zigzag place of the last that may not
+    /// be zero. The coefficients are lost.
+    /// </summary>
     internal static void Inverse(Span<int> block, int last, Span<byte> samples, int stride)
     {
         if (last == 0)

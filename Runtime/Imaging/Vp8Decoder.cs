@@ -1,6 +1,6 @@
 namespace Trimtab.Imaging;
 
-/// <summary>How the loop filter treats a macroblock: its limits at edges between macroblocks and blocks, and whether the inner edges count.</summary>
+/// <summary>How the loop filter treats a macroblock: its limits (0: not at all), and whether edges inside it count.</summary>
 internal readonly record struct Vp8Filter(byte Limit, byte Interior, byte HighVariance, bool Inner);
 
 /// <summary>Decodes VP8 key frames, the lossy kind of WebP (RFC 6386), to planes of luma and halved chroma.</summary>
@@ -115,7 +115,10 @@ internal sealed class Vp8Decoder
             return whole;
         }
         for (var i = 0; i < 16; i++)
-            modes[i] = top[i & 3] = left[i >> 2] = ReadMode(bits, Vp8Tables.SubblockModes.Slice(((int)top[i & 3] * 10 + (int)left[i >> 2]) * 9, 9));
+        {
+            ref Vp8Mode up = ref top[i & 3], back = ref left[i >> 2];
+            modes[i] = up = back = ReadMode(bits, Vp8Tables.SubblockModes.Slice(((int)up * 10 + (int)back) * 9, 9));
+        }
         return default;
     }
 
@@ -236,7 +239,13 @@ internal sealed class Vp8Decoder
     }
 
     /// <summary>Probabilities of the extra bits of the four widest categories of values.</summary>
-    private static ReadOnlySpan<byte> Extra => [173, 148, 140, 176, 155, 140, 135, 180, 157, 141, 134, 130, 254, 254, 243, 230, 196, 177, 153, 140, 133, 130, 129];
+    private static ReadOnlySpan<byte> Extra =>
+    [
+        173, 148, 140,
+        176, 155, 140, 135,
+        180, 157, 141, 134, 130,
+        254, 254, 243, 230, 196, 177, 153, 140, 133, 130, 129,
+    ];
 
     private static int ReadLarge(Vp8Bits tokens, ReadOnlySpan<byte> p)
     {

@@ -33,8 +33,9 @@ internal static class Vp8LoopFilter
             Edge(plane.Data, at + i * stride, stride, 1, size, filter.Limit, filter, false, simple);
     }
 
-    /// <summary>An edge of <paramref name="length"/> samples, <paramref name="along"/> apart, filtered in steps of <paramref name="across"/>.</summary>
-    private static void Edge(byte[] plane, int at, int across, int along, int length, int limit, Vp8Filter filter, bool outer, bool simple)
+    /// <summary>An edge of so many samples, <paramref name="along"/> apart, filtered in steps of <paramref name="across"/>.</summary>
+    private static void Edge(
+        byte[] plane, int at, int across, int along, int length, int limit, Vp8Filter filter, bool outer, bool simple)
     {
         var reach = simple ? 2 : 4;
         limit = 2 * limit + 1;

@@ -115,26 +115,44 @@ internal static class Vp8Prediction
                 to.Slice(3 * stride, 4).Fill(Mean(k, l, l));
                 break;
             case Vp8Mode.RightDown: // each row is the one above, moved right
-                Put(to, stride, Mean(j, k, l), Mean(i, j, k), Mean(x, i, j), Mean(a, x, i), Mean(b, a, x), Mean(c, b, a), Mean(d, c, b), -1);
+                Put(to, stride,
+                    Mean(j, k, l), Mean(i, j, k), Mean(x, i, j), Mean(a, x, i), Mean(b, a, x), Mean(c, b, a), Mean(d, c, b), -1);
                 break;
             case Vp8Mode.LeftDown: // each row is the one above, moved left
-                Put(to, stride, Mean(a, b, c), Mean(b, c, d), Mean(c, d, e), Mean(d, e, f), Mean(e, f, g), Mean(f, g, h), Mean(g, h, h), 1);
+                Put(to, stride,
+                    Mean(a, b, c), Mean(b, c, d), Mean(c, d, e), Mean(d, e, f), Mean(e, f, g), Mean(f, g, h), Mean(g, h, h), 1);
                 break;
             case Vp8Mode.VerticalRight: // pairs of rows, moved right
-                Rows(to, stride, Mean(x, a), Mean(a, b), Mean(b, c), Mean(c, d), Mean(i, x, a), Mean(x, a, b), Mean(a, b, c), Mean(b, c, d));
-                Rows(to[(2 * stride)..], stride, Mean(j, i, x), to[0], to[1], to[2], Mean(k, j, i), to[stride], to[stride + 1], to[stride + 2]);
+                Rows(to, stride,
+                    Mean(x, a), Mean(a, b), Mean(b, c), Mean(c, d),
+                    Mean(i, x, a), Mean(x, a, b), Mean(a, b, c), Mean(b, c, d));
+                Rows(to[(2 * stride)..], stride,
+                    Mean(j, i, x), to[0], to[1], to[2],
+                    Mean(k, j, i), to[stride], to[stride + 1], to[stride + 2]);
                 break;
             case Vp8Mode.VerticalLeft:
-                Rows(to, stride, Mean(a, b), Mean(b, c), Mean(c, d), Mean(d, e), Mean(a, b, c), Mean(b, c, d), Mean(c, d, e), Mean(d, e, f));
-                Rows(to[(2 * stride)..], stride, to[1], to[2], to[3], Mean(e, f, g), to[stride + 1], to[stride + 2], to[stride + 3], Mean(f, g, h));
+                Rows(to, stride,
+                    Mean(a, b), Mean(b, c), Mean(c, d), Mean(d, e),
+                    Mean(a, b, c), Mean(b, c, d), Mean(c, d, e), Mean(d, e, f));
+                Rows(to[(2 * stride)..], stride,
+                    to[1], to[2], to[3], Mean(e, f, g),
+                    to[stride + 1], to[stride + 2], to[stride + 3], Mean(f, g, h));
                 break;
             case Vp8Mode.HorizontalDown: // each row is the one above, moved right by two
-                Rows(to, stride, Mean(i, x), Mean(i, x, a), Mean(x, a, b), Mean(a, b, c), Mean(j, i), Mean(j, i, x), Mean(i, x), Mean(i, x, a));
-                Rows(to[(2 * stride)..], stride, Mean(k, j), Mean(k, j, i), Mean(j, i), Mean(j, i, x), Mean(l, k), Mean(l, k, j), Mean(k, j), Mean(k, j, i));
+                Rows(to, stride,
+                    Mean(i, x), Mean(i, x, a), Mean(x, a, b), Mean(a, b, c),
+                    Mean(j, i), Mean(j, i, x), Mean(i, x), Mean(i, x, a));
+                Rows(to[(2 * stride)..], stride,
+                    Mean(k, j), Mean(k, j, i), Mean(j, i), Mean(j, i, x),
+                    Mean(l, k), Mean(l, k, j), Mean(k, j), Mean(k, j, i));
                 break;
             case Vp8Mode.HorizontalUp: // each row is the one above, moved left by two
-                Rows(to, stride, Mean(i, j), Mean(i, j, k), Mean(j, k), Mean(j, k, l), Mean(j, k), Mean(j, k, l), Mean(k, l), Mean(k, l, l));
-                Rows(to[(2 * stride)..], stride, Mean(k, l), Mean(k, l, l), (byte)l, (byte)l, (byte)l, (byte)l, (byte)l, (byte)l);
+                Rows(to, stride,
+                    Mean(i, j), Mean(i, j, k), Mean(j, k), Mean(j, k, l),
+                    Mean(j, k), Mean(j, k, l), Mean(k, l), Mean(k, l, l));
+                Rows(to[(2 * stride)..], stride,
+                    Mean(k, l), Mean(k, l, l), (byte)l, (byte)l,
+                    (byte)l, (byte)l, (byte)l, (byte)l);
                 break;
         }
     }

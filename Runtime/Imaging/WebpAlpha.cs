@@ -30,7 +30,7 @@ internal static class WebpAlpha
             pixels[4 * i + 3] = alpha[i];
     }
 
-    /// <summary>Adds to each value what its neighbours predict; the first row knows those at the left alone, the first column those above.</summary>
+    /// <summary>Adds to each value what its neighbours predict: in the first row that at the left, in the first column that above.</summary>
     private static void Unfilter(Span<byte> alpha, int width, int filter)
     {
         for (var i = 1; filter != 0 && i < alpha.Length; i++)

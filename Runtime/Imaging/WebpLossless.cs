@@ -1,6 +1,6 @@
 namespace Trimtab.Imaging;
 
-/// <summary>Reads lossless WebP streams (VP8L; RFC 9649, section 3) to pixels of alpha, red, green, blue from the highest byte down.</summary>
+/// <summary>Reads lossless WebP streams (VP8L; RFC 9649, section 3) to pixels of alpha, red, green, blue, highest byte first.</summary>
 internal ref struct WebpLossless
 {
     private const int Literals = 256, Lengths = 24, Distances = 40;
@@ -14,7 +14,7 @@ internal ref struct WebpLossless
     /// <summary>The five prefix codes of a tile.</summary>
     private sealed record Codes(WebpHuffman Green, WebpHuffman Red, WebpHuffman Blue, WebpHuffman Alpha, WebpHuffman Distance);
 
-    /// <summary>Where the near neighbours of a pixel are, [code − 1]: rows up × 16 + 8 − columns to the right (section 3.6.2.2).</summary>
+    /// <summary>Where the near neighbours of a pixel are, [code − 1]: rows up × 16 + 8 − columns left (section 3.6.2.2).</summary>
     private static ReadOnlySpan<byte> Neighbours =>
     [
         24, 7, 23, 25, 40, 6, 39, 41, 22, 26, 38, 42, 56, 5, 55, 57, 21, 27, 54, 58, 37, 43, 72, 4, 71, 73, 20, 28, 53, 59,
