@@ -93,6 +93,16 @@ public class WebpTests
         Assert.That(raster.Pixels, Is.EqualTo(Decode(Sample("lossless, three colours")).Pixels));
     }
 
+    [TestCase(0, 3)]
+    [TestCase(16, 4)]
+    public void Heeds_an_ALPH_chunk_that_the_header_announces(int flags, int channels)
+    {
+        var alpha = Chunk("ALPH", [0, .. Enumerable.Repeat((byte)7, 37 * 35)]);
+        var raster = Decode(Riff(Extended(37, 35, flags), alpha, Sample("lossy, simple filter")[12..]));
+        Assert.That(raster.Channels, Is.EqualTo(channels));
+        Assert.That(raster.Pixels[^1] == 7, Is.EqualTo(channels == 4));
+    }
+
     [TestCase(8, "", 3)]
     [TestCase(8, "Exif\0\0", 3)]
     [TestCase(0, "", 1)] // not announced: libwebp does not see it

@@ -255,23 +255,20 @@ internal ref struct JpegDecoder
 
     private readonly void Prepare(JpegComponent c, int tables, in JpegScan scan)
     {
-        int dcIndex = tables >> 4, acIndex = tables & 15;
-        if (dcIndex > 3 || acIndex > 3)
-            throw Bad($"Huffman tables {dcIndex} and {acIndex} of component {c.Id}, outside 0 … 3");
         c.Steps ??= steps[c.Quantizer] ?? throw Bad($"quantization table {c.Quantizer} of component {c.Id} is missing");
         if (scan.First == 0 && scan.High == 0)
-            c.Dc = Table(dc, dcIndex, false);
+            c.Dc = Table(dc, tables >> 4, false);
         if (scan.Last > 0)
-            c.Ac = Table(ac, acIndex, true);
+            c.Ac = Table(ac, tables & 15, true);
         for (var k = scan.First; frame!.Progressive && k <= scan.Last; k++)
             c.Known[k] = scan.Low;
     }
 
     private static JpegHuffman Table(JpegHuffman?[] tables, int index, bool ac)
     {
-        if (tables[index] is null && index < 2)
-            tables[index] = JpegHuffman.Standard(ac, index == 1);
-        return tables[index] ?? throw Bad($"{(ac ? "AC" : "DC")} Huffman table {index} is missing");
+        if (index < 2)
+            return tables[index] ??= JpegHuffman.Standard(ac, index == 1);
+        return (index < 4 ? tables[index] : null) ?? throw Bad($"{(ac ? "AC" : "DC")} Huffman table {index} is missing");
     }
 
     private readonly void CheckAllScanned()

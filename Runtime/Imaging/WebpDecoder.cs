@@ -8,6 +8,19 @@ namespace Trimtab.Imaging;
 /// </summary>
 internal static class WebpDecoder
 {
+    /// <summary>What an image's transparency depends on, as the file's header and libwebp have it.</summary>
+    private enum Alpha
+    {
+        /// <summary>What the image says of itself.</summary>
+        Own,
+
+        /// <summary>The same, but not an ALPH chunk, which the file's header does not announce.</summary>
+        OfLossless,
+
+        /// <summary>A lossless image's counts even where it says that it does not.</summary>
+        Always,
+    }
+
     private const int AnimationFlag = 2, ExifFlag = 8, AlphaFlag = 16;
 
     /// <summary>Decodes a file to RGB, or RGBA where it has transparency.</summary>
@@ -24,7 +37,7 @@ internal static class WebpDecoder
         var rest = data[12..((int)size + 8)];
         var first = Chunk(rest, out var name, out var after);
         if (name is "VP8 " or "VP8L")
-            return Frame(rest, maxPixels, out _);
+            return Frame(rest, Alpha.Own, maxPixels, out _);
         if (name != "VP8X")
             throw Bad($"chunk '{name}' where VP8, VP8L or VP8X was expected");
         if (first.Length < 10)
@@ -48,7 +61,7 @@ internal static class WebpDecoder
                 image = AnimationFrame(body, width, height, (flags & AlphaFlag) != 0, maxPixels);
             else if (image is null && !animated && name is "ALPH" or "VP8 " or "VP8L")
             {
-                image = Frame(chunks, maxPixels, out after);
+                image = Frame(chunks, (flags & AlphaFlag) != 0 ? Alpha.Own : Alpha.OfLossless, maxPixels, out after);
                 if (image.Width != width || image.Height != height)
                     throw Bad($"an image of {image.Width} × {image.Height} on a canvas of {width} × {height}");
             }
@@ -69,7 +82,7 @@ internal static class WebpDecoder
         int left = 2 * Number24(body), top = 2 * Number24(body[3..]), wide = 1 + Number24(body[6..]), high = 1 + Number24(body[9..]);
         if (left + wide > width || top + high > height)
             throw Bad($"a frame of {wide} × {high} at ({left}, {top}) leaves the canvas of {width} × {height}");
-        var frame = Frame(body[16..], maxPixels, out _);
+        var frame = Frame(body[16..], alpha ? Alpha.Always : Alpha.OfLossless, maxPixels, out _);
         if (frame.Width != wide || frame.Height != high)
             throw Bad($"an image of {frame.Width} × {frame.Height} in a frame of {wide} × {high}");
         var channels = alpha ? 4 : 3;
@@ -91,7 +104,7 @@ internal static class WebpDecoder
     }
 
     /// <summary>One image: VP8L, or VP8 with or without ALPH before it; other chunks between them are passed over.</summary>
-    private static Raster Frame(ReadOnlySpan<byte> chunks, long maxPixels, out ReadOnlySpan<byte> after)
+    private static Raster Frame(ReadOnlySpan<byte> chunks, Alpha kept, long maxPixels, out ReadOnlySpan<byte> after)
     {
         ReadOnlySpan<byte> alpha = default;
         var transparent = false;
@@ -108,12 +121,13 @@ internal static class WebpDecoder
             {
                 if (transparent)
                     throw Bad("an ALPH chunk before a VP8L chunk, which has its own transparency");
-                return Lossless(body, maxPixels);
+                return Lossless(body, kept == Alpha.Always, maxPixels);
             }
             else if (name == "VP8 ")
             {
                 var (width, height) = Vp8Header.Size(body);
                 CheckSize(width, height, maxPixels);
+                transparent &= kept != Alpha.OfLossless;
                 var channels = transparent ? 4 : 3;
                 var pixels = Vp8Decoder.Decode(body.ToArray(), channels);
                 if (transparent)
@@ -124,9 +138,10 @@ internal static class WebpDecoder
         throw Bad("an image without a VP8 or VP8L chunk");
     }
 
-    private static Raster Lossless(ReadOnlySpan<byte> stream, long maxPixels)
+    private static Raster Lossless(ReadOnlySpan<byte> stream, bool alwaysAlpha, long maxPixels)
     {
         var (width, height, alpha) = WebpLossless.Header(stream);
+        alpha |= alwaysAlpha;
         CheckSize(width, height, maxPixels);
         var colours = WebpLossless.Decode(stream[5..], width, height);
         var channels = alpha ? 4 : 3;
