@@ -249,6 +249,8 @@ public class TokenizerTests
     [TestCase("""{"model":{"type":"BPE","vocab":{},"merges":[]},"post_processor":{"type":"BertProcessing"}}""", "post_processor.type")]
     [TestCase("""{"model":{"type":"BPE","vocab":{"a":5},"merges":[]},"added_tokens":[{"id":5,"content":"b"}]}""", "added_tokens[0].id")]
     [TestCase("""{"model":{"type":"BPE","vocab":{},"merges":[]},"added_tokens":[{"id":99999999,"content":"b"}]}""", "added_tokens[0].id")]
+    [TestCase("""{"model":{"type":"BPE","vocab":{},"merges":[]},"post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"s"}},{"Sequence":{"id":"A"}}],"special_tokens":{"s":{"ids":[7]}}}}""", "post_processor")]
+    [TestCase("""{"\ud800":1}""", "tiny.json")]
     [TestCase("[]", "object")]
     [TestCase("{", "tiny.json")]
     [TestCase("", "tiny.json")]
