@@ -85,18 +85,15 @@ internal abstract class MergeModel(Vocabulary vocabulary)
 /// an unknown piece where the file has them.
 /// </summary>
 /// <param name="vocabulary">The pieces.</param>
-/// <param name="merges">Key(left, right) → rank and the merged id.</param>
+/// <param name="merges">Its merges.</param>
 /// <param name="unknown">The unknown piece's id, or −1: characters outside the vocabulary vanish.</param>
 /// <param name="fuseUnknown">A run of unknown characters is one unknown piece.</param>
 /// <param name="byteFallback">An unknown character becomes its bytes' pieces, where all of them exist.</param>
 /// <param name="ignoreMerges">A whole piece that is in the vocabulary is taken as it is.</param>
 internal sealed class RankedMerges(
-    Vocabulary vocabulary, Dictionary<long, (int Rank, int Id)> merges, int unknown, bool fuseUnknown, bool byteFallback, bool ignoreMerges)
+    Vocabulary vocabulary, MergeTable merges, int unknown, bool fuseUnknown, bool byteFallback, bool ignoreMerges)
     : MergeModel(vocabulary)
 {
-    /// <summary>A pair's key: the two ids, scrambled one to one because a long's own hash (its halves' XOR) collides on id pairs.</summary>
-    public static long Key(int left, int right) => (((long)left << 32) | (uint)right) * unchecked((long)0x9E3779B97F4A7C15);
-
     public override void Encode(ReadOnlySpan<char> piece, List<int> ids, Scratch scratch)
     {
         if (ignoreMerges && Vocabulary.IdOf(piece) is var whole and >= 0)
@@ -139,12 +136,8 @@ internal sealed class RankedMerges(
                 ids.Add(symbol.Id);
     }
 
-    protected override bool TryMerge(ReadOnlySpan<char> piece, in Symbol left, in Symbol right, out int rank, out int id)
-    {
-        var found = merges.TryGetValue(Key(left.Id, right.Id), out var merge);
-        (rank, id) = merge;
-        return found;
-    }
+    protected override bool TryMerge(ReadOnlySpan<char> piece, in Symbol left, in Symbol right, out int rank, out int id) =>
+        merges.TryGet(left.Id, right.Id, out rank, out id);
 
     private bool HasAll(ReadOnlySpan<byte> bytes)
     {

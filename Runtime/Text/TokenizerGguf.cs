@@ -49,18 +49,16 @@ internal sealed class TokenizerGguf
         if (scores.Any(double.IsNaN))
             throw Expected("scores", "numbers");
         var order = scores.Distinct().OrderDescending().Select((score, rank) => (score, rank)).ToDictionary(p => p.score, p => p.rank);
-        var ids = new Dictionary<string, int>();
         var ranks = new int[_tokens.Length];
         var unused = new bool[_tokens.Length];
         for (var id = 0; id < _tokens.Length; id++)
         {
             unused[id] = _types[id] == Unused;
             ranks[id] = _types[id] is Normal or Unused && _tokens[id].Length > 0 ? order[scores[id]] : -1;
-            ids[_tokens[id]] = id;
         }
         var unknown = Id("unknown_token_id", 0);
         var spaceBefore = Flag("add_space_prefix", true);
-        var vocabulary = new Vocabulary(ids);
+        var vocabulary = Pieces();
         List<Decoder> decoders =
         [
             static next => new ReplaceStep(next, new LiteralPattern("▁"), " "),
@@ -81,12 +79,8 @@ internal sealed class TokenizerGguf
 
     private Tokenizer.Parts ReadBytePairs()
     {
-        var ids = new Dictionary<string, int>();
-        for (var id = 0; id < _tokens.Length; id++)
-            if (_tokens[id].Length > 0)
-                ids[_tokens[id]] = id;
-        var vocabulary = new Vocabulary(ids);
-        var merges = new MergeList(vocabulary, _name, "tokenizer.ggml.merges");
+        var vocabulary = Pieces();
+        var merges = new MergeTable(vocabulary, _name, "tokenizer.ggml.merges");
         foreach (var pair in Value("merges") as string[] ?? throw Expected("merges", "an array of strings"))
             merges.Add(pair);
         var kind = Value("pre") is null ? "default" : Text("pre");
@@ -96,12 +90,21 @@ internal sealed class TokenizerGguf
             .. split.Patterns.Select(p => new SplitPreTokenizer(new RegexPattern(p), SplitBehavior.Isolated)), new BytePreTokenizer(false, null),
         ];
         return Finish(
-            vocabulary, new RankedMerges(vocabulary, merges.Merges, -1, false, false, split.IgnoreMerges),
+            vocabulary, new RankedMerges(vocabulary, merges, -1, false, false, split.IgnoreMerges),
             [static next => new BytesStep(next)], Id("bos_token_id", null), Id("eos_token_id", null), split.AddBos) with
         {
             Normalizers = split.Composed ? [new UnicodeNormalizer(compatibility: false, compose: true)] : [],
             PreTokenizers = steps,
         };
+    }
+
+    private Vocabulary Pieces()
+    {
+        var vocabulary = new Vocabulary();
+        for (var id = 0; id < _tokens.Length; id++)
+            if (_tokens[id].Length > 0)
+                vocabulary.Add(_tokens[id], id);
+        return vocabulary.Seal();
     }
 
     private Tokenizer.Parts Finish(Vocabulary vocabulary, MergeModel model, IReadOnlyList<Decoder> decoders, int? bos, int? eos, bool addBos)

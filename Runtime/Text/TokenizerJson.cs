@@ -14,7 +14,7 @@ internal static class TokenizerJson
         {
             return ReadChecked(utf8.Span, name, config);
         }
-        catch (JsonException error)
+        catch (Exception error) when (error is JsonException or InvalidOperationException) // the latter: strings that are not Unicode
         {
             throw new InvalidDataException($"{name}: {error.Message}; a JSON object was expected", error);
         }
@@ -60,7 +60,10 @@ internal static class TokenizerJson
         int? bos = before.Count > 0 ? before[0] : null;
         int? eos = after.Count > 0 ? after[^1] : null;
         if (!config.IsEmpty)
-            ReadConfig(config, name, token => IdOf(token), before, after, ref bos, ref eos);
+            ReadConfig(config, name, IdOf, before, after, ref bos, ref eos);
+        foreach (var id in before.Concat(after))
+            if (model.Vocabulary.TextOf(id) is null && !added.Exists(t => t.Id == id))
+                throw Top("post_processor").Expected($"ids of known tokens, which {id} is not,");
         return new Tokenizer.Parts(name, model.Vocabulary, model.Merges)
         {
             Added = added,

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Text.Json;
 
 namespace Trimtab.Text;
@@ -22,7 +23,7 @@ internal sealed record TokenizerJsonModel(Vocabulary Vocabulary, RankedMerges Me
             reader.Read();
             if (field == "vocab" && reader.TokenType == JsonTokenType.StartObject)
             {
-                vocabulary = new Vocabulary(ReadVocabulary(ref reader, name));
+                vocabulary = ReadVocabulary(ref reader, name);
             }
             else if (field == "merges" && reader.TokenType == JsonTokenType.StartArray)
             {
@@ -63,25 +64,31 @@ internal sealed record TokenizerJsonModel(Vocabulary Vocabulary, RankedMerges Me
             Field("ignore_merges").Flag(false)));
     }
 
-    private static Dictionary<string, int> ReadVocabulary(ref Utf8JsonReader reader, string name)
+    // This and the next are fully optimised from the start: each runs once, for most of the time that a load takes.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static Vocabulary ReadVocabulary(ref Utf8JsonReader reader, string name)
     {
-        var ids = new Dictionary<string, int>();
+        var vocabulary = new Vocabulary();
+        var buffer = new char[256];
         while (reader.Read() && reader.TokenType == JsonTokenType.PropertyName)
         {
-            var token = Text(ref reader, name, "model.vocab");
+            var token = Text(ref reader, ref buffer, 0, name, "model.vocab");
             reader.Read();
             if (reader.TokenType != JsonTokenType.Number || !reader.TryGetInt32(out var id) || id < 0 || id >= Vocabulary.MaximumSize)
                 throw new InvalidDataException($"{name}: model.vocab[\"{token}\"]: an id from 0 to below {Vocabulary.MaximumSize} was expected");
-            ids[token] = id;
+            vocabulary.Add(token, id);
         }
-        return ids;
+        return vocabulary.Seal();
     }
 
-    private static string Text(ref Utf8JsonReader reader, string name, string path)
+    /// <summary>Reads a string into the buffer, which grows where it must, from an index on.</summary>
+    private static ReadOnlySpan<char> Text(ref Utf8JsonReader reader, ref char[] buffer, int from, string name, string path)
     {
+        if (reader.ValueSpan.Length > buffer.Length - from)
+            Array.Resize(ref buffer, checked(2 * (from + reader.ValueSpan.Length)));
         try
         {
-            return reader.GetString()!;
+            return buffer.AsSpan(from, reader.CopyString(buffer.AsSpan(from)));
         }
         catch (InvalidOperationException)
         {
@@ -89,71 +96,29 @@ internal sealed record TokenizerJsonModel(Vocabulary Vocabulary, RankedMerges Me
         }
     }
 
-    private static Dictionary<long, (int, int)> ReadMerges(Utf8JsonReader reader, Vocabulary vocabulary, string name)
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static MergeTable ReadMerges(Utf8JsonReader reader, Vocabulary vocabulary, string name)
     {
-        var merges = new MergeList(vocabulary, name, "model.merges");
+        const string Path = "model.merges";
+        var merges = new MergeTable(vocabulary, name, Path);
+        var buffer = new char[256];
         while (reader.Read() && reader.TokenType != JsonTokenType.EndArray)
         {
             if (reader.TokenType == JsonTokenType.String)
             {
-                merges.Add(Text(ref reader, name, "model.merges"));
+                merges.Add(Text(ref reader, ref buffer, 0, name, Path));
                 continue;
             }
-            if (reader.TokenType != JsonTokenType.StartArray)
+            if (reader.TokenType != JsonTokenType.StartArray || !reader.Read() || reader.TokenType != JsonTokenType.String)
                 throw merges.Malformed();
-            string? left = null, right = null;
-            while (reader.Read() && reader.TokenType == JsonTokenType.String)
-            {
-                if (right is not null)
-                    throw merges.Malformed();
-                (left, right) = left is null ? (Text(ref reader, name, "model.merges"), null) : (left, Text(ref reader, name, "model.merges"));
-            }
-            if (reader.TokenType != JsonTokenType.EndArray || right is null)
+            var left = Text(ref reader, ref buffer, 0, name, Path).Length;
+            if (!reader.Read() || reader.TokenType != JsonTokenType.String)
                 throw merges.Malformed();
-            merges.Add(left, right);
+            var right = Text(ref reader, ref buffer, left, name, Path);
+            if (!reader.Read() || reader.TokenType != JsonTokenType.EndArray)
+                throw merges.Malformed();
+            merges.Add(buffer.AsSpan(0, left), right);
         }
-        return merges.Merges;
+        return merges;
     }
-}
-
-/// <summary>Merges as they are read, in order of rank.</summary>
-internal sealed class MergeList(Vocabulary vocabulary, string name, string path)
-{
-    private int _index = -1;
-    private int _rank;
-
-    public Dictionary<long, (int Rank, int Id)> Merges { get; } = [];
-
-    /// <summary>Adds "left right".</summary>
-    public void Add(string pair)
-    {
-        if (pair.StartsWith("#version", StringComparison.Ordinal))
-        {
-            _index++;
-            return;
-        }
-        var space = pair.IndexOf(' ');
-        if (space < 0 || pair.AsSpan(space + 1).Contains(' '))
-        {
-            _index++;
-            throw Malformed();
-        }
-        Add(pair.AsSpan(0, space), pair.AsSpan(space + 1));
-    }
-
-    public void Add(ReadOnlySpan<char> left, ReadOnlySpan<char> right)
-    {
-        _index++;
-        var length = left.Length + right.Length;
-        var joined = length <= 256 ? stackalloc char[length] : new char[length];
-        left.CopyTo(joined);
-        right.CopyTo(joined[left.Length..]);
-        Merges[RankedMerges.Key(Id(left), Id(right))] = (_rank++, Id(joined));
-    }
-
-    public InvalidDataException Malformed() => new($"{name}: {path}[{_index}]: two tokens were expected, as \"a b\" or [\"a\", \"b\"]");
-
-    private int Id(ReadOnlySpan<char> token) => vocabulary.IdOf(token) is var id and >= 0
-        ? id
-        : throw new InvalidDataException($"{name}: {path}[{_index}] needs the token \"{token}\", which the vocabulary does not have");
 }
