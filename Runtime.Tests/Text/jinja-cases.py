@@ -1,5 +1,6 @@
 """Writes jinja-cases.json: templates of our own with what Jinja2 itself makes of them, in the environment that transformers'
 apply_chat_template sets up. Run with a Python 3 that has jinja2 (3.1): python3 jinja-cases.py [seed [random cases]]"""
+import copy
 import datetime
 import itertools
 import json
@@ -158,8 +159,9 @@ FRAGMENTS = ["a", " ", "\n", "  ", "\t", "b\n", "{% if t %}", "{% if t -%}", "{%
 
 
 def evaluate(template):
+    # A copy, for the sandbox lets a list grow: the filter indent does s += newline.
     try:
-        return [template, env.from_string(template).render(**CONTEXT)]
+        return [template, env.from_string(template).render(**copy.deepcopy(CONTEXT))]
     except Exception as error:
         return [template, None, f"{type(error).__name__}: {error}"]
 
