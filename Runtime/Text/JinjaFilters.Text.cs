@@ -156,7 +156,8 @@ internal static partial class JinjaFilters
         var breakLong = JinjaRun.Bool(bound[1], true);
         var newLine = JinjaRun.Or(bound[2], null) is { } wrap ? run.Str(wrap) : "\n";
         var hyphens = JinjaRun.Bool(bound[3], true);
-        var wrapped = JinjaText.Lines(run.Str(value)).SelectMany(line => WrapLine(line, width, breakLong, hyphens) is { Count: > 0 } lines ? lines : [""]);
+        var text = JinjaValue.Text(value) ?? throw (value as JinjaUndefined)?.Error ?? new JinjaError($"AttributeError: '{JinjaValue.TypeName(value)}' object has no attribute 'splitlines'");
+        var wrapped = JinjaText.Lines(text).SelectMany(line => WrapLine(line, width, breakLong, hyphens) is { Count: > 0 } lines ? lines : [""]);
         return JinjaStrings.Join(run, newLine, wrapped);
     }
 

@@ -311,7 +311,7 @@ internal static partial class JinjaFilters
         var getters = JinjaValue.Text(attribute) is { } names
             ? names.Split(',').Select(name => Getter(run, name, ignoreCase: ignoreCase)).ToArray()
             : [Getter(run, attribute, ignoreCase: ignoreCase)];
-        return Sorted(run, run.List(value), item => getters.Length == 1 ? getters[0](item) : new JinjaTuple(getters.Select(g => g(item)).ToArray()), JinjaRun.Bool(bound[0], false));
+        return Sorted(run, run.List(value), item => new JinjaTuple(getters.Select(g => g(item)).ToArray()), JinjaRun.Bool(bound[0], false));
     }
 
     private static List<object?> DictSort(JinjaRun run, object? value, JinjaArguments arguments)

@@ -105,7 +105,7 @@ internal static class JinjaFormat
                 return (int)number;
             }
         }
-        if (!named && (tuple is null ? next == 0 && values is not (JinjaDict or List<object?>) : next < tuple.Length))
+        if (!named && (tuple is null ? next == 0 && values is not (JinjaDict or List<object?> or JinjaUndefined or JinjaRange) : next < tuple.Length))
             throw new JinjaError("TypeError: not all arguments converted during string formatting");
         return run.Produced(output.ToString());
     }
@@ -347,8 +347,6 @@ internal static class JinjaFormat
         var align = spec.Align == '\0' ? '>' : spec.Align;
         if (JinjaNumbers.Integer(value) is { } integer && spec.Type is not ('e' or 'E' or 'f' or 'F' or 'g' or 'G' or '%'))
         {
-            if (value is bool && spec.Type == '\0')
-                return Aligned(spec with { Align = spec.Align == '\0' ? '<' : spec.Align, Group = '\0' }, "", run.Str(value));
             var radix = spec.Type switch { '\0' or 'd' or 'n' => 10, 'b' => 2, 'o' => 8, 'x' or 'X' => 16, 'c' => 0, _ => throw new JinjaError($"ValueError: Unknown format code '{spec.Type}' for object of type 'int'") };
             if (radix == 0)
                 return Aligned(spec with { Align = align }, "", Character(value));
@@ -374,9 +372,11 @@ internal static class JinjaFormat
         var i = 0;
         var spec = new Spec();
         var first = JinjaText.Width(text, 0);
+        var filled = false;
         if (first < text.Length && "<>=^".Contains(text[first]))
         {
             spec = spec with { Fill = text[..first], Align = text[first] };
+            filled = true;
             i = first + 1;
         }
         else if ("<>=^".Contains(text[0]))
@@ -393,8 +393,8 @@ internal static class JinjaFormat
         }
         if (Is("0"))
         {
-            if (spec.Align == '\0')
-                spec = spec with { Fill = "0", Align = '=' };
+            // Before the width, 0 is the fill unless another is given; it goes between sign and digits unless an alignment is given.
+            spec = spec with { Fill = filled ? spec.Fill : "0", Align = spec.Align == '\0' ? '=' : spec.Align };
             i++;
         }
         long Number()

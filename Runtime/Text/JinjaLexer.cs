@@ -139,14 +139,19 @@ internal sealed class JinjaLexer
             _position = end;
             return;
         }
-        throw Error("the end of a raw block, {% endraw %}, is missing", begin);
+        // As in Jinja: what opens at the very end of the source just ends there.
+        _position = start == _source.Length ? start : throw Error("the end of a raw block, {% endraw %}, is missing", begin);
     }
 
     private void Comment(int begin, int start)
     {
         var end = _source.IndexOf("#}", start, StringComparison.Ordinal);
         if (end < 0)
-            throw Error("the end of a comment, #}, is missing", begin);
+        {
+            // As in Jinja: what opens at the very end of the source just ends there.
+            _position = start == _source.Length ? start : throw Error("the end of a comment, #}, is missing", begin);
+            return;
+        }
         var sign = end > start ? _source[end - 1] : '\0';
         _position = end + 2;
         if (sign == '-')

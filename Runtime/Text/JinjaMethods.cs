@@ -129,6 +129,8 @@ internal static class JinjaMethods
         switch (name)
         {
             case "get":
+                if (arguments.Named.Count > 0)
+                    throw new JinjaError("TypeError: dict.get() takes no keyword arguments");
                 var get = arguments.Bind(name, 1, "key", "default");
                 return dict.TryGet(get[0], out var value) ? value : JinjaRun.Or(get[1], null);
             case "items" or "keys" or "values":

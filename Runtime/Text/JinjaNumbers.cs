@@ -21,9 +21,21 @@ internal static class JinjaNumbers
     /// <summary>A bool, an integer or a float as a float.</summary>
     public static double? Float(object? value) => value is double d ? d : Integer(value) is { } i ? ToDouble(i) : null;
 
+    /// <summary>The nearest double, half to even (BigInteger's own conversion truncates); infinite if there is none.</summary>
+    public static double Nearest(BigInteger value)
+    {
+        var size = BigInteger.Abs(value);
+        var shift = (int)Math.Max(0, size.GetBitLength() - 62);
+        var top = (long)(size >> shift);
+        // The last of 62 bits stands for all that were cut off.
+        if (shift > 0 && (size & (BigInteger.One << shift) - 1) != 0)
+            top |= 1;
+        return value.Sign * Math.ScaleB((double)top, shift);
+    }
+
     public static double ToDouble(BigInteger value)
     {
-        var d = (double)value;
+        var d = Nearest(value);
         return double.IsFinite(d) ? d : throw new JinjaError("OverflowError: int too large to convert to float");
     }
 

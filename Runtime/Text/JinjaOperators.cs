@@ -10,7 +10,7 @@ internal static class JinjaOperators
     {
         // A format's values may be undefined: they print as nothing.
         if (operation == "%" && JinjaValue.Text(a) is { } format)
-            return JinjaFormat.Percent(run, format, b) is var text && a is JinjaMarkup ? new JinjaMarkup(text) : text;
+            return a is JinjaMarkup ? new JinjaMarkup(JinjaFormat.Percent(run, format, Escaped(run, b))) : JinjaFormat.Percent(run, format, b);
         if (a is JinjaUndefined || b is JinjaUndefined)
             throw ((a as JinjaUndefined) ?? (JinjaUndefined)b!).Error;
         if (JinjaValue.IsNumber(a) && JinjaValue.IsNumber(b))
@@ -22,6 +22,14 @@ internal static class JinjaOperators
             _ => throw Unsupported(operation, a, b),
         };
     }
+
+    /// <summary>The values for a format that is HTML: their strings are escaped.</summary>
+    private static object? Escaped(JinjaRun run, object? values) => values switch
+    {
+        string or JinjaMarkup => JinjaMarkup.Escape(values, run).Text,
+        JinjaTuple tuple => new JinjaTuple(tuple.Items.Select(item => Escaped(run, item)).ToArray()),
+        _ => values,
+    };
 
     private static JinjaError Unsupported(string operation, object? a, object? b) =>
         new($"TypeError: unsupported operand type(s) for {(operation == "**" ? "** or pow()" : operation)}: '{JinjaValue.TypeName(a)}' and '{JinjaValue.TypeName(b)}'");
@@ -96,7 +104,7 @@ internal static class JinjaOperators
         // Enough quotient bits for one rounding; the last bit says that there was more.
         var shift = Math.Max(0, 66 - (int)(a.GetBitLength() - b.GetBitLength()));
         var quotient = BigInteger.DivRem(BigInteger.Abs(a) << shift, BigInteger.Abs(b), out var rest);
-        var result = Math.ScaleB((double)(rest.IsZero ? quotient : quotient | 1), -shift);
+        var result = Math.ScaleB(JinjaNumbers.Nearest(rest.IsZero ? quotient : quotient | 1), -shift);
         return double.IsFinite(result) ? a.Sign * b.Sign * result : throw new JinjaError("OverflowError: integer division result too large for a float");
     }
 

@@ -38,8 +38,8 @@ internal static class JinjaTests
         tests["odd"] = (run, v, a) => Unary(a, "odd") && run.Equal(JinjaOperators.Apply(run, "%", v, (BigInteger)2), BigInteger.One);
         tests["even"] = (run, v, a) => Unary(a, "even") && run.Equal(JinjaOperators.Apply(run, "%", v, (BigInteger)2), BigInteger.Zero);
         tests["divisibleby"] = (run, v, a) => run.Equal(JinjaOperators.Apply(run, "%", v, a.Bind("divisibleby", 1, "num")[0]), BigInteger.Zero);
-        tests["filter"] = (_, v, a) => Unary(a, "filter") && JinjaValue.Text(v) is { } name && JinjaFilters.Exists(name);
-        tests["test"] = (_, v, a) => Unary(a, "test") && JinjaValue.Text(v) is { } name && Exists(name);
+        tests["filter"] = (_, v, a) => Unary(a, "filter") && JinjaFilters.Exists(Key(v));
+        tests["test"] = (_, v, a) => Unary(a, "test") && Exists(Key(v));
         // Python keeps one object of each small integer and of most strings; equal ones of the same type pass for one here.
         tests["sameas"] = (run, v, a) => a.Bind("sameas", 1, "other")[0] is var other && (ReferenceEquals(v, other)
             || v?.GetType() == other?.GetType() && v is bool or BigInteger or string && run.Equal(v, other));
@@ -54,6 +54,10 @@ internal static class JinjaTests
 
         void Add(string name, Func<object?, bool> test) => tests[name] = (_, value, arguments) => Unary(arguments, name) && test(value);
     }
+
+    /// <summary>A name to look up; lists and dictionaries cannot be looked up.</summary>
+    private static string Key(object? value) => value is List<object?> or JinjaDict or JinjaView
+        ? throw new JinjaError($"TypeError: unhashable type: '{JinjaValue.TypeName(value)}'") : JinjaValue.Text(value) ?? "";
 
     private static bool Unary(JinjaArguments arguments, string name)
     {

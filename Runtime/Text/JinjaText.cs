@@ -131,6 +131,9 @@ internal static class JinjaText
 
     private static string Titled(string letter)
     {
+        // Three digraphs of Croatian, and one more, have a capital of their own for a word's beginning.
+        if (letter is "Ǆ" or "ǆ" or "ǅ" or "Ǉ" or "ǉ" or "ǈ" or "Ǌ" or "ǌ" or "ǋ" or "Ǳ" or "ǳ" or "ǲ")
+            return letter switch { "Ǆ" or "ǆ" or "ǅ" => "ǅ", "Ǉ" or "ǉ" or "ǈ" => "ǈ", "Ǌ" or "ǌ" or "ǋ" => "ǋ", _ => "ǲ" };
         var upper = Upper(letter);
         return upper.Length > 1 && char.IsLetter(upper[0]) && letter.Length == 1 ? upper[..1] + Lower(upper[1..]) : upper;
     }

@@ -82,7 +82,7 @@ internal static class JinjaValue
         if (--steps < 0 || !RuntimeHelpers.TryEnsureSufficientExecutionStack())
             throw new JinjaError("a comparison is too large");
         if (ReferenceEquals(a, b))
-            return a is not double;
+            return a is not double.NaN;
         if (a is null || b is null)
             return false;
         if (IsNumber(a) && IsNumber(b))
