@@ -105,6 +105,13 @@ public class ChatTemplateTests
         Assert.That(() => ChatTemplate.Parse("", "t").Render(JsonNode.Parse("[]")!, true, new Dictionary<string, object?> { ["bad"] = new Version(1, 0) }), Throws.ArgumentException.With.Message.Contains("'bad'"));
     }
 
+    [Test]
+    public void Messages_with_half_a_surrogate_pair_are_refused_by_name()
+    {
+        using var json = JsonDocument.Parse("""[{"role":"user","content":"\ud800"}]""");
+        Assert.That(() => ChatTemplate.Vicuna11.Render(json.RootElement), Throws.ArgumentException.With.Message.Contains("messages"));
+    }
+
     [TestCase("a\n{% if x %}", 2, "endif")]
     [TestCase("{{ 1 +\n\n }}", 3, "expected an expression")]
     [TestCase("a\nb\n{{ 1 | nosuch }}", 3, "nosuch")]

@@ -156,7 +156,7 @@ public sealed class ChatTemplate
     /// <param name="variables">bos_token, eos_token, tools, documents, enable_thinking and whatever else the template reads: JSON (element or
     /// node), strings, numbers, booleans, lists and dictionaries. "tools" and "documents" are none unless given here.</param>
     /// <exception cref="ChatTemplateException">The template refuses the conversation (<c>raise_exception</c>), uses a value wrongly, or exceeds a limit.</exception>
-    /// <exception cref="ArgumentException">A variable has a type that is not listed above.</exception>
+    /// <exception cref="ArgumentException">A variable has a type that is not listed above, or JSON text is not valid Unicode.</exception>
     public string Render(JsonElement messages, bool addGenerationPrompt = true, IReadOnlyDictionary<string, object?>? variables = null) =>
         RenderValue(JinjaJson.Read(messages, "messages"), addGenerationPrompt, variables);
 

@@ -161,12 +161,21 @@ internal sealed class JinjaJson
             case string or bool or double or BigInteger: return value;
             case int or long or short or byte or uint or ulong or ushort or sbyte: return BigInteger.Parse(Convert.ToString(value, CultureInfo.InvariantCulture)!, CultureInfo.InvariantCulture);
             case float f: return (double)f;
-            case JsonElement element: return Read(element);
-            case JsonDocument document: return Read(document.RootElement);
+            case JsonElement element:
+                try
+                {
+                    return Read(element);
+                }
+                catch (InvalidOperationException error)
+                {
+                    // System.Text.Json cannot give a string with half a surrogate pair ("\ud800").
+                    throw new ArgumentException($"'{name}' holds text that is not valid Unicode: {error.Message}", nameof(value), error);
+                }
+            case JsonDocument document: return Read(document.RootElement, name);
             case JsonNode node:
                 // Through the text: a node may hold any .NET value, and members twice.
                 using (var document = JsonDocument.Parse(node.ToJsonString()))
-                    return Read(document.RootElement);
+                    return Read(document.RootElement, name);
             case IEnumerable<KeyValuePair<string, object?>> members:
                 var dict = new JinjaDict();
                 foreach (var (key, member) in members)
