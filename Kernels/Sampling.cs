@@ -1,0 +1,310 @@
+using System.Numerics;
+
+namespace Trimtab.Kernels;
+
+/// <summary>
+/// Chooses the tokens of one sequence. Holds what the penalties need to know of it: which tokens its prompt has, and how often each was generated.
+/// Once made, it allocates nothing a step (but the list of <see cref="SamplingOptions.TopLogProbs"/>). Not for use by two threads at once.
+/// </summary>
+public sealed class Sampler
+{
+    private readonly SamplingOptions _options;
+    private readonly KeyValuePair<int, float>[] _bias;
+    private readonly int _vocabulary;
+
+    /// <summary>[V, rounded up to vectors]: the logits, then changed by bias and penalties; the rest is −∞.</summary>
+    private readonly float[] _scores;
+
+    /// <summary>As long as <see cref="_scores"/>: exp((score − largest) / temperature), 0 where a filter drops the token.</summary>
+    private readonly double[] _weights;
+
+    /// <summary>[V]: the candidates as a heap, the taken ones at its end.</summary>
+    private readonly int[] _candidates;
+
+    /// <summary>[V]: how often each token was generated.</summary>
+    private readonly int[] _counts;
+
+    /// <summary>[V]: whether a token is in <see cref="_seenList"/>.</summary>
+    private readonly bool[] _seen;
+    private readonly List<int> _seenList = [];
+    private ulong _position;
+
+    /// <summary>A sampler at the start of a sequence.</summary>
+    /// <param name="options">How to choose; checked here.</param>
+    /// <param name="vocabulary">Number of logits V.</param>
+    /// <exception cref="ArgumentOutOfRangeException">An option is out of its range, or biases a token beyond the vocabulary.</exception>
+    public Sampler(SamplingOptions options, int vocabulary)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(vocabulary);
+        options.Validate();
+        _options = options;
+        _vocabulary = vocabulary;
+        _bias = options.LogitBias?.ToArray() ?? [];
+        foreach (var (token, _) in _bias)
+            if (token >= vocabulary)
+                throw new ArgumentOutOfRangeException(nameof(options), token, $"{nameof(SamplingOptions.LogitBias)} has the token {token}; the vocabulary has {vocabulary}");
+        var width = Vector<float>.Count;
+        _scores = new float[(vocabulary + width - 1) / width * width];
+        _weights = new double[_scores.Length];
+        Array.Fill(_scores, float.NegativeInfinity);
+        _candidates = new int[vocabulary];
+        _counts = new int[vocabulary];
+        _seen = new bool[vocabulary];
+    }
+
+    /// <summary>Tells which tokens the prompt has, for the repetition penalty. Ids outside the vocabulary (image slots) are passed over.</summary>
+    public void Prompt(ReadOnlySpan<int> ids)
+    {
+        foreach (var id in ids)
+            See(id);
+    }
+
+    /// <summary>Tells of tokens that were generated without this sampler (a resumed sequence): they count as if drawn here, positions included.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">An id is outside the vocabulary.</exception>
+    public void Generated(ReadOnlySpan<int> ids)
+    {
+        foreach (var id in ids)
+        {
+            if ((uint)id >= (uint)_vocabulary)
+                throw new ArgumentOutOfRangeException(nameof(ids), id, $"token {id} is outside the vocabulary of {_vocabulary}");
+            See(id);
+            _counts[id]++;
+            _position++;
+        }
+    }
+
+    private void See(int id)
+    {
+        if ((uint)id >= (uint)_vocabulary || _seen[id])
+            return;
+        _seen[id] = true;
+        _seenList.Add(id);
+    }
+
+    /// <summary>Chooses the next token and records it as generated.</summary>
+    /// <param name="logits">[V]: the model's, unchanged; −∞ forbids a token.</param>
+    /// <param name="logProb">Whether <see cref="Sampled.LogProb"/> is wanted; it is also given with <see cref="SamplingOptions.TopLogProbs"/>.</param>
+    /// <exception cref="ArgumentException">A logit is NaN or +∞, there are not V of them, or no token is allowed.</exception>
+    public Sampled Next(ReadOnlySpan<float> logits, bool logProb = false)
+    {
+        var largest = Load(logits);
+        var normaliser = 0.0;
+        (int, float)[]? top = null;
+        if (logProb || _options.TopLogProbs > 0)
+        {
+            normaliser = largest + Math.Log(Exponentials(largest, 1));
+            if (_options.TopLogProbs > 0)
+                top = Top(logits, normaliser);
+        }
+        var best = Adjust();
+        var token = _options.Temperature == 0 ? best : Draw(best);
+        See(token);
+        _counts[token]++;
+        _position++;
+        return new Sampled(token, logProb || top is not null ? (float)(logits[token] - normaliser) : float.NaN, top);
+    }
+
+    /// <summary>The probabilities that <see cref="Next"/> would draw from now; records nothing.</summary>
+    /// <param name="logits">[V], as for <see cref="Next"/>.</param>
+    /// <param name="probabilities">[V]: receives them; they sum to 1. Greedy: 1 at the chosen token.</param>
+    /// <exception cref="ArgumentException">As for <see cref="Next"/>, or the lengths differ.</exception>
+    public void Distribution(ReadOnlySpan<float> logits, Span<double> probabilities)
+    {
+        if (probabilities.Length != _vocabulary)
+            throw new ArgumentException($"{probabilities.Length} probabilities; the vocabulary has {_vocabulary}", nameof(probabilities));
+        Load(logits);
+        var best = Adjust();
+        if (_options.Temperature == 0)
+        {
+            probabilities.Clear();
+            probabilities[best] = 1;
+            return;
+        }
+        var total = Filter(_scores[best]);
+        for (var i = 0; i < probabilities.Length; i++)
+            probabilities[i] = _weights[i] / total;
+    }
+
+    /// <summary>Copies the logits, checks them, and returns the largest.</summary>
+    private float Load(ReadOnlySpan<float> logits)
+    {
+        if (logits.Length != _vocabulary)
+            throw new ArgumentException($"{logits.Length} logits; the vocabulary has {_vocabulary}", nameof(logits));
+        var largest = float.NegativeInfinity;
+        for (var i = 0; i < logits.Length; i++)
+        {
+            var logit = logits[i];
+            // False for NaN too.
+            if (!(logit < float.PositiveInfinity))
+                throw new ArgumentException($"the logit of token {i} is {logit}; expected a finite number or minus infinity", nameof(logits));
+            largest = MathF.Max(largest, logit);
+            _scores[i] = logit;
+        }
+        return float.IsFinite(largest) ? largest : throw new ArgumentException("all logits are minus infinity: no token is allowed", nameof(logits));
+    }
+
+    /// <summary>Applies bias and penalties, and returns the id of the largest score, the lowest of equal ones.</summary>
+    private int Adjust()
+    {
+        foreach (var (token, bias) in _bias)
+            _scores[token] += bias;
+        if (_options.RepetitionPenalty != 1)
+            foreach (var token in _seenList)
+                _scores[token] = _scores[token] > 0 ? _scores[token] / _options.RepetitionPenalty : _scores[token] * _options.RepetitionPenalty;
+        if (_options.PresencePenalty != 0 || _options.FrequencyPenalty != 0)
+            foreach (var token in _seenList)
+                if (_counts[token] > 0)
+                    _scores[token] -= _options.PresencePenalty + _options.FrequencyPenalty * _counts[token];
+        var best = 0;
+        for (var i = 1; i < _vocabulary; i++)
+            if (_scores[i] > _scores[best])
+                best = i;
+        if (!float.IsFinite(_scores[best]))
+            throw new ArgumentException($"after {nameof(SamplingOptions.LogitBias)} and penalties no token has a finite score");
+        return best;
+    }
+
+    /// <summary>Fills the weights with exp((score − largest) / temperature) and returns their sum, taken in the order of ids.</summary>
+    private double Exponentials(float largest, double temperature)
+    {
+        var width = Vector<float>.Count;
+        var shift = new Vector<double>(largest);
+        var divisor = new Vector<double>(temperature);
+        for (var i = 0; i < _scores.Length; i += width)
+        {
+            Vector.Widen(new Vector<float>(_scores, i), out var low, out var high);
+            Vector.Exp((low - shift) / divisor).CopyTo(_weights, i);
+            Vector.Exp((high - shift) / divisor).CopyTo(_weights, i + width / 2);
+        }
+        return Sum();
+    }
+
+    private double Sum()
+    {
+        var total = 0.0;
+        foreach (var weight in _weights)
+            total += weight;
+        return total;
+    }
+
+    /// <summary>Makes the weights, sets those of dropped tokens to 0, and returns the sum of the rest.</summary>
+    private double Filter(float largest)
+    {
+        var total = Exponentials(largest, _options.Temperature);
+        if (_options.MinP > 0)
+        {
+            // The largest weight is exp(0) = 1.
+            for (var i = 0; i < _weights.Length; i++)
+                if (_weights[i] < _options.MinP)
+                    _weights[i] = 0;
+            total = Sum();
+        }
+        var byRank = _options.TopK > 0 && _options.TopK < _vocabulary;
+        if (!byRank && _options.TopP >= 1)
+            return total;
+
+        // A heap in O(V), and only as many taken from it as are kept: no sort of the whole vocabulary.
+        var count = 0;
+        for (var i = 0; i < _vocabulary; i++)
+            if (_weights[i] > 0)
+                _candidates[count++] = i;
+        var heap = _candidates.AsSpan(0, count);
+        for (var i = count / 2 - 1; i >= 0; i--)
+            SiftDown(heap, i);
+        if (byRank)
+        {
+            var kept = 0.0;
+            var last = float.PositiveInfinity;
+            for (var taken = 0; heap.Length > 0 && (taken < _options.TopK || _scores[heap[0]] == last); taken++)
+            {
+                var token = Take(ref heap);
+                kept += _weights[token];
+                last = _scores[token];
+            }
+            foreach (var token in heap)
+                _weights[token] = 0;
+            if (_options.TopP >= 1)
+                return Sum();
+            var reached = 0.0;
+            for (var i = count - 1; i >= heap.Length; i--)
+            {
+                var token = _candidates[i];
+                if (reached >= _options.TopP * kept)
+                    _weights[token] = 0;
+                reached += _weights[token];
+            }
+            return Sum();
+        }
+        for (var reached = 0.0; heap.Length > 0 && reached < _options.TopP * total;)
+            reached += _weights[Take(ref heap)];
+        foreach (var token in heap)
+            _weights[token] = 0;
+        return Sum();
+    }
+
+    private bool Before(int a, int b) => _scores[a] != _scores[b] ? _scores[a] > _scores[b] : a < b;
+
+    /// <summary>Moves the heap's best token behind its end.</summary>
+    private int Take(ref Span<int> heap)
+    {
+        var token = heap[0];
+        (heap[0], heap[^1]) = (heap[^1], token);
+        heap = heap[..^1];
+        SiftDown(heap, 0);
+        return token;
+    }
+
+    private void SiftDown(Span<int> heap, int i)
+    {
+        while (true)
+        {
+            var child = 2 * i + 1;
+            if (child >= heap.Length)
+                return;
+            if (child + 1 < heap.Length && Before(heap[child + 1], heap[child]))
+                child++;
+            if (!Before(heap[child], heap[i]))
+                return;
+            (heap[i], heap[child]) = (heap[child], heap[i]);
+            i = child;
+        }
+    }
+
+    /// <summary>Inverts the cumulative distribution, taken in the order of ids, at this position's uniform number.</summary>
+    private int Draw(int best)
+    {
+        var target = Filter(_scores[best]) * Philox.Uniform(_options.Seed, _position);
+        var reached = 0.0;
+        var token = best;
+        for (var i = 0; i < _vocabulary; i++)
+        {
+            if (_weights[i] == 0)
+                continue;
+            token = i;
+            reached += _weights[i];
+            if (reached > target)
+                break;
+        }
+        return token;
+    }
+
+    /// <summary>The tokens of the largest logits by insertion into a short list: V comparisons, nearly all of them against its last entry.</summary>
+    private (int, float)[] Top(ReadOnlySpan<float> logits, double normaliser)
+    {
+        var top = new (int Token, float LogProb)[Math.Min(_options.TopLogProbs, _vocabulary)];
+        var count = 0;
+        for (var i = 0; i < logits.Length; i++)
+        {
+            if (count == top.Length && logits[i] <= logits[top[^1].Token])
+                continue;
+            var at = count < top.Length ? count++ : count - 1;
+            for (; at > 0 && logits[i] > logits[top[at - 1].Token]; at--)
+                top[at] = top[at - 1];
+            top[at].Token = i;
+        }
+        foreach (ref var entry in top.AsSpan())
+            entry.LogProb = (float)(logits[entry.Token] - normaliser);
+        return top;
+    }
+}
