@@ -26,6 +26,8 @@ internal static class GgmlTypes
         27 => DType.I64,
         28 => DType.F64,
         30 => DType.BF16,
+        35 => DType.TQ2_0,
+        39 => DType.MXFP4,
         _ => null,
     };
 
@@ -49,15 +51,13 @@ internal static class GgmlTypes
         25 => "I16",
         29 => "IQ1_M",
         34 => "TQ1_0",
-        35 => "TQ2_0",
-        39 => "MXFP4",
         _ => "unknown",
     };
 
     /// <summary>The number of a type, or null where GGUF has none.</summary>
     public static uint? Number(DType type)
     {
-        for (var number = 0u; number <= 30; number++)
+        for (var number = 0u; number <= 39; number++)
         {
             if (Find(number) == type)
                 return number;

@@ -186,7 +186,8 @@ public static class GgufConfig
     {
         foreach (var longRope in (ReadOnlySpan<string>)["rope_factors_long.weight", "rope_factors_short.weight"])
             if (shape(longRope) is not null)
-                throw new UnsupportedModelException($"{keys.File}: tensor {longRope}: LongRoPE is not supported; supported: none, linear, yarn, {Frequencies}");
+                throw new UnsupportedModelException($"{keys.File}: tensor {longRope}: LongRoPE is not supported; "
+                    + $"supported: none, linear, yarn, {Frequencies}");
         if (shape(Frequencies) is null)
             frequencies = null;
         else if (frequencies is null)

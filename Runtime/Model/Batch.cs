@@ -1,0 +1,112 @@
+namespace Trimtab.Model;
+
+/// <summary>
+/// One step's tokens as data: of which sequence and position each is, which row it embeds, how it is steered, whether
+/// its states are captured, and which rows go on to logits. Prefill chunks and decode tokens of several sequences mix.
+/// Filled by the engine on the host, uploaded once a step.
+/// </summary>
+public sealed class Batch
+{
+    /// <summary>Makes an empty batch with fixed capacities.</summary>
+    /// <param name="maxTokens">Tokens a step.</param>
+    /// <param name="maxSequences">Sequences a step.</param>
+    /// <param name="maxPages">Pages a sequence.</param>
+    /// <param name="maxSamples">Rows to logits a step.</param>
+    public Batch(int maxTokens, int maxSequences, int maxPages, int maxSamples)
+    {
+        MaxTokens = maxTokens;
+        MaxSequences = maxSequences;
+        MaxPages = maxPages;
+        MaxSamples = maxSamples;
+        Rows = new int[maxTokens];
+        Sequence = new int[maxTokens];
+        Position = new int[maxTokens];
+        RotaryLength = new int[maxTokens];
+        StoreRow = new int[maxTokens];
+        SteerSlot = new int[maxTokens];
+        SteerScale = new float[maxTokens];
+        CaptureSlot = new int[maxTokens];
+        Pages = new int[maxSequences * maxPages];
+        SampleRow = new int[maxSamples];
+    }
+
+    /// <summary>Capacity in tokens.</summary>
+    public int MaxTokens { get; }
+
+    /// <summary>Capacity in sequences.</summary>
+    public int MaxSequences { get; }
+
+    /// <summary>Capacity in pages a sequence.</summary>
+    public int MaxPages { get; }
+
+    /// <summary>Capacity in rows that go on to logits.</summary>
+    public int MaxSamples { get; }
+
+    /// <summary>Tokens in this step, T.</summary>
+    public int Tokens { get; private set; }
+
+    /// <summary>Sequences in this step.</summary>
+    public int Sequences { get; private set; }
+
+    /// <summary>Rows that go on to logits, R.</summary>
+    public int Samples { get; private set; }
+
+    /// <summary>Tokens whose states are captured in this step.</summary>
+    public int Captures { get; private set; }
+
+    internal int[] Rows { get; }           // [T] token id, or -1 - row of the image features
+    internal int[] Sequence { get; }       // [T] row of Pages
+    internal int[] Position { get; }       // [T]
+    internal int[] RotaryLength { get; }   // [T] what dynamic NTK sees as the sequence's length
+    internal int[] StoreRow { get; }       // [T] row of the KV cache
+    internal int[] SteerSlot { get; }      // [T] negative: not steered
+    internal float[] SteerScale { get; }   // [T] alpha
+    internal int[] CaptureSlot { get; }    // [T] negative: not captured
+    internal int[] Pages { get; }          // [sequences, MaxPages]
+    internal int[] SampleRow { get; }      // [R] token index in this step
+
+    /// <summary>Forgets the last step.</summary>
+    public void Clear() => Tokens = Sequences = Samples = Captures = 0;
+
+    /// <summary>Adds a sequence and its page table; its tokens follow.</summary>
+    /// <returns>Its number in this step.</returns>
+    public int AddSequence(ReadOnlySpan<int> pages)
+    {
+        pages.CopyTo(Pages.AsSpan(Sequences * MaxPages, MaxPages));
+        return Sequences++;
+    }
+
+    /// <summary>Adds a token of the sequence that was added last.</summary>
+    /// <param name="row">Token id, or −1 − row of the image features.</param>
+    /// <param name="position">Its position in the sequence.</param>
+    /// <param name="rotaryLength">See <see cref="Rope.Fill"/>.</param>
+    /// <param name="steerSlot">Row group of the steering vectors, or −1.</param>
+    /// <param name="steerScale">Alpha.</param>
+    /// <returns>Its index in this step.</returns>
+    public int AddToken(int row, int position, int rotaryLength, int steerSlot = -1, float steerScale = 0)
+    {
+        var sequence = Sequences - 1;
+        var t = Tokens++;
+        Rows[t] = row;
+        Sequence[t] = sequence;
+        Position[t] = position;
+        RotaryLength[t] = rotaryLength;
+        StoreRow[t] = Pages[sequence * MaxPages + position / KvCache.PageSize] * KvCache.PageSize + position % KvCache.PageSize;
+        SteerSlot[t] = steerSlot;
+        SteerScale[t] = steerScale;
+        CaptureSlot[t] = -1;
+        return t;
+    }
+
+    /// <summary>Sends a token's final state on to logits.</summary>
+    /// <returns>The row of the logits.</returns>
+    public int Sample(int token)
+    {
+        SampleRow[Samples] = token;
+        return Samples++;
+    }
+
+    /// <summary>Captures a token's residual stream at every layer's output.</summary>
+    /// <returns>The row group of the captures.</returns>
+    public int Capture(int token) => CaptureSlot[token] = Captures++;
+}

@@ -1,0 +1,64 @@
+using Trimtab.Kernels;
+
+namespace Trimtab.Model;
+
+/// <summary>
+/// Keys and values of every decoder layer in pages of <see cref="PageSize"/> positions. A sequence owns a list of page
+/// numbers; position p lies in row page[p / PageSize] · PageSize + p % PageSize of each layer.
+/// </summary>
+public sealed class KvCache : IDisposable
+{
+    /// <summary>Positions a page: small enough that little of a last page is wasted, one SIMD register of keys.</summary>
+    public const int PageSize = 16;
+
+    private readonly KvLayer[] _layers;
+    private readonly Stack<int> _free;
+
+    /// <summary>Allocates room for <paramref name="positions"/> positions of all sequences together.</summary>
+    /// <param name="device">Where the cache lives.</param>
+    /// <param name="spec">The decoder.</param>
+    /// <param name="positions">Capacity in positions, rounded up to whole pages.</param>
+    public KvCache(Device device, TextSpec spec, int positions)
+    {
+        Pages = (positions + PageSize - 1) / PageSize;
+        var width = spec.KeyValueHeads * spec.HeadDimension;
+        _layers = new KvLayer[spec.Layers];
+        for (var layer = 0; layer < spec.Layers; layer++)
+        {
+            _layers[layer] = new(
+                device.Allocate(device.ActivationType, Pages * PageSize, width),
+                device.Allocate(device.ActivationType, Pages * PageSize, width),
+                PageSize);
+        }
+        _free = new(Enumerable.Range(0, Pages).Reverse());
+    }
+
+    /// <summary>Number of pages.</summary>
+    public int Pages { get; }
+
+    /// <summary>Pages that no sequence holds.</summary>
+    public int FreePages => _free.Count;
+
+    /// <summary>The pages that <paramref name="positions"/> positions need.</summary>
+    public static int PagesFor(int positions) => (positions + PageSize - 1) / PageSize;
+
+    /// <summary>Keys and values of a layer, 0-based.</summary>
+    public KvLayer this[int layer] => _layers[layer];
+
+    /// <summary>Takes a free page.</summary>
+    /// <exception cref="InvalidOperationException">None is left.</exception>
+    public int Take() => _free.TryPop(out var page) ? page : throw new InvalidOperationException("the KV cache has no free page");
+
+    /// <summary>Gives a page back.</summary>
+    public void Return(int page) => _free.Push(page);
+
+    /// <summary>Frees the memory.</summary>
+    public void Dispose()
+    {
+        foreach (var layer in _layers)
+        {
+            layer.Keys.Storage!.Dispose();
+            layer.Values.Storage!.Dispose();
+        }
+    }
+}

@@ -1,0 +1,110 @@
+using Trimtab.Checkpoints;
+
+namespace Trimtab.Model;
+
+/// <summary>The opened checkpoint files of a model, and what they say the model is.</summary>
+public sealed class ModelSource : IDisposable
+{
+    private readonly List<Checkpoint> _files = [];
+
+    private ModelSource(ModelSpec spec) => Spec = spec;
+
+    /// <summary>What the model is.</summary>
+    public ModelSpec Spec { get; }
+
+    /// <summary>The checkpoint files.</summary>
+    public IReadOnlyList<Checkpoint> Files => _files;
+
+    /// <summary>Mean and standard deviation of the image normalisation that a GGUF's vision file names, or null.</summary>
+    public (float[] Mean, float[] Std)? Normalisation { get; private init; }
+
+    /// <summary>Order of rotary rows, for checkpoints that store them interleaved; see <see cref="GgufConfig.HalvesRowOrder"/>.</summary>
+    internal Func<int, int, int[]>? RotaryRowOrder { get; private init; }
+
+    /// <summary>Opens a Hugging Face folder.</summary>
+    /// <exception cref="UnsupportedModelException">The config asks for something that is not computed here.</exception>
+    public static ModelSource OpenFolder(string folder)
+    {
+        var config = Path.Combine(folder, "config.json");
+        var generation = Path.Combine(folder, "generation_config.json");
+        var spec = HuggingFaceConfig.Parse(
+            File.ReadAllBytes(config), config, File.Exists(generation) ? File.ReadAllBytes(generation) : default);
+        var checkpoint = Checkpoint.Open(folder);
+        var source = new ModelSource(spec);
+        source._files.Add(checkpoint);
+        return source;
+    }
+
+    /// <summary>Opens a GGUF model and, when there is one, its vision file.</summary>
+    /// <param name="path">The model's file.</param>
+    /// <param name="mmproj">The vision file, or null for a language model alone.</param>
+    public static ModelSource OpenGguf(string path, string? mmproj)
+    {
+        var model = OpenGgufFile(path);
+        GgufCheckpoint? vision = null;
+        try
+        {
+            float[]? frequencies = null;
+            if (model.Tensors.ContainsKey("rope_freqs.weight"))
+            {
+                using var mapped = model.Map("rope_freqs.weight");
+                frequencies = mapped.ToFloats();
+            }
+            var spec = GgufConfig.Parse(model.Metadata, name => Shape(model, name), path, frequencies);
+            GgufVision? parsed = null;
+            if (mmproj is not null)
+            {
+                vision = OpenGgufFile(mmproj);
+                parsed = GgufConfig.ParseVision(vision.Metadata, name => Shape(vision, name), mmproj, spec.Text.HiddenSize);
+                spec = spec with { Vision = parsed.Vision, Projector = parsed.Projector };
+            }
+            var source = new ModelSource(spec)
+            {
+                Normalisation = parsed is null ? null : (parsed.Mean, parsed.Std),
+                RotaryRowOrder = spec.Architecture == "llama" ? GgufConfig.HalvesRowOrder : null,
+            };
+            source._files.Add(model);
+            if (vision is not null)
+                source._files.Add(vision);
+            return source;
+        }
+        catch
+        {
+            model.Dispose();
+            vision?.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>The checkpoint tensor that plays each role; every mismatch of all files in one error.</summary>
+    /// <exception cref="MismatchedTensorsException">Tensors are missing, surplus or of another shape.</exception>
+    internal Dictionary<string, (Checkpoint, TensorInfo)> Roles()
+    {
+        var roles = new Dictionary<string, (Checkpoint, TensorInfo)>();
+        foreach (var file in _files)
+        {
+            var shapes = file.Tensors.ToDictionary(t => t.Key, t => t.Value.Shape.ToArray());
+            var expected = TensorNames.Expect(Spec, TensorNames.Detect(shapes));
+            TensorNames.Check(expected, shapes, file.Path);
+            foreach (var tensor in expected)
+            {
+                if (file.Tensors.TryGetValue(tensor.Name, out var info))
+                    roles[tensor.Role] = (file, info);
+            }
+        }
+        return roles;
+    }
+
+    private static GgufCheckpoint OpenGgufFile(string path)
+        => Checkpoint.Open(path) as GgufCheckpoint ?? throw new InvalidCheckpointException($"{path}: expected a GGUF file");
+
+    private static long[]? Shape(Checkpoint file, string name)
+        => file.Tensors.TryGetValue(name, out var info) ? [.. info.Shape] : null;
+
+    /// <summary>Closes the files.</summary>
+    public void Dispose()
+    {
+        foreach (var file in _files)
+            file.Dispose();
+    }
+}

@@ -1,0 +1,129 @@
+using Trimtab.Kernels;
+
+namespace Trimtab.Model;
+
+/// <summary>
+/// A step's tensors on the device: the uploaded batch and the activations. Allocated once at capacity, so that a
+/// captured graph finds everything at the same address.
+/// </summary>
+public sealed class Step : IDisposable
+{
+    private readonly Device _device;
+    private readonly Rope _rope;
+    private readonly List<Tensor> _owned = [];
+    private readonly float[] _rotaryHost; // [maxT, R]
+
+    // The batch as tensors; row-sliced to T, then seen as [1, T].
+    private readonly Tensor _rows, _sequence, _position, _storeRow, _steerSlot, _captureSlot; // I32 [maxT, 1]
+    private readonly Tensor _steerScale; // F32 [maxT, 1]
+    private readonly Tensor _pages;      // I32 [maxS, maxP]
+    private readonly Tensor _rotary;     // F32 [maxT, R]
+    private readonly Tensor _sampleRow;  // I32 [maxR, 1]
+
+    // Activations.
+    private readonly Tensor _x, _h, _delta;      // [maxT, D]
+    private readonly Tensor _qkv;                // [maxT, (H + 2 KV) d]
+    private readonly Tensor _attended;           // [maxT, H d]
+    private readonly Tensor _gated;              // [maxT, I]
+    private readonly Tensor _taken;              // [maxR, D]
+    private readonly Tensor _logits;             // [maxR, V]
+
+    /// <summary>Allocates a step for batches of the given capacity.</summary>
+    /// <param name="device">The device.</param>
+    /// <param name="spec">The decoder.</param>
+    /// <param name="rope">Its positions.</param>
+    /// <param name="capacity">A batch with the capacities.</param>
+    /// <param name="maxCaptures">Tokens whose states can be captured in one step.</param>
+    public Step(Device device, TextSpec spec, Rope rope, Batch capacity, int maxCaptures)
+    {
+        _device = device;
+        _rope = rope;
+        MaxCaptures = maxCaptures;
+        var (t, r, type) = (capacity.MaxTokens, capacity.MaxSamples, device.ActivationType);
+        _rotaryHost = new float[t * spec.Rope.Dimension];
+        _rows = Own(DType.I32, t, 1);
+        _sequence = Own(DType.I32, t, 1);
+        _position = Own(DType.I32, t, 1);
+        _storeRow = Own(DType.I32, t, 1);
+        _steerSlot = Own(DType.I32, t, 1);
+        _captureSlot = Own(DType.I32, t, 1);
+        _steerScale = Own(DType.F32, t, 1);
+        _pages = Own(DType.I32, capacity.MaxSequences, capacity.MaxPages);
+        _rotary = Own(DType.F32, t, spec.Rope.Dimension);
+        _sampleRow = Own(DType.I32, r, 1);
+        _x = Own(type, t, spec.HiddenSize);
+        _h = Own(type, t, spec.HiddenSize);
+        _delta = Own(type, t, spec.HiddenSize);
+        _qkv = Own(type, t, (spec.Heads + 2 * spec.KeyValueHeads) * spec.HeadDimension);
+        _attended = Own(type, t, spec.Heads * spec.HeadDimension);
+        _gated = Own(type, t, spec.IntermediateSize);
+        _taken = Own(type, r, spec.HiddenSize);
+        _logits = Own(type, r, spec.VocabularySize);
+        Captures = Own(DType.F32, Math.Max(1, maxCaptures) * spec.Layers, spec.HiddenSize);
+    }
+
+    /// <summary>Tokens whose states can be captured in one step.</summary>
+    public int MaxCaptures { get; }
+
+    /// <summary>F32 [captures · L, D]: the states captured in the last step.</summary>
+    public Tensor Captures { get; }
+
+    internal int Tokens { get; private set; }
+    internal int Samples { get; private set; }
+    internal TokenMap Map { get; private set; }
+
+    internal Tensor Rows => Vector(_rows, Tokens);
+    internal Tensor SteerSlot => Vector(_steerSlot, Tokens);
+    internal Tensor SteerScale => Vector(_steerScale, Tokens);
+    internal Tensor CaptureSlot => Vector(_captureSlot, Tokens);
+    internal Tensor SampleRow => Vector(_sampleRow, Samples);
+    internal Tensor Rotary => _rotary.Slice(0, Tokens);
+    internal Tensor X => _x.Slice(0, Tokens);
+    internal Tensor H => _h.Slice(0, Tokens);
+    internal Tensor Delta => _delta.Slice(0, Tokens);
+    internal Tensor Qkv => _qkv.Slice(0, Tokens);
+    internal Tensor Attended => _attended.Slice(0, Tokens);
+    internal Tensor Gated => _gated.Slice(0, Tokens);
+    internal Tensor Taken => _taken.Slice(0, Samples);
+
+    /// <summary>[R, V]: the logits of the rows that the batch asked for.</summary>
+    public Tensor Logits => _logits.Slice(0, Samples);
+
+    /// <summary>Copies a batch to the device: the step's only transfers towards it.</summary>
+    internal void Upload(Batch batch)
+    {
+        (Tokens, Samples) = (batch.Tokens, batch.Samples);
+        var t = Tokens;
+        _device.Upload(batch.Rows.AsSpan(0, t), Vector(_rows, t));
+        _device.Upload(batch.Sequence.AsSpan(0, t), Vector(_sequence, t));
+        _device.Upload(batch.Position.AsSpan(0, t), Vector(_position, t));
+        _device.Upload(batch.StoreRow.AsSpan(0, t), Vector(_storeRow, t));
+        _device.Upload(batch.SteerSlot.AsSpan(0, t), Vector(_steerSlot, t));
+        _device.Upload(batch.CaptureSlot.AsSpan(0, t), Vector(_captureSlot, t));
+        _device.Upload(batch.SteerScale.AsSpan(0, t), Vector(_steerScale, t));
+        _device.Upload(batch.Pages.AsSpan(0, batch.Sequences * batch.MaxPages), _pages.Slice(0, batch.Sequences));
+        if (Samples > 0)
+            _device.Upload(batch.SampleRow.AsSpan(0, Samples), Vector(_sampleRow, Samples));
+        var width = _rotary.Columns;
+        for (var i = 0; i < t; i++)
+            _rope.Fill(batch.Position[i], batch.RotaryLength[i], _rotaryHost.AsSpan(i * width, width));
+        _device.Upload(_rotaryHost.AsSpan(0, t * width), Rotary);
+        Map = new(Vector(_sequence, t), Vector(_position, t), Vector(_storeRow, t), _pages);
+    }
+
+    private static Tensor Vector(Tensor column, int count) => column.Slice(0, count).Reshape(1, count);
+
+    private Tensor Own(DType type, int rows, int columns)
+    {
+        var tensor = _device.Allocate(type, rows, columns);
+        _owned.Add(tensor);
+        return tensor;
+    }
+
+    /// <summary>Frees the tensors.</summary>
+    public void Dispose()
+    {
+        foreach (var tensor in _owned)
+            tensor.Storage!.Dispose();
+    }
+}

@@ -1,0 +1,249 @@
+using System.Buffers.Binary;
+using System.Runtime.InteropServices;
+using System.Security.Cryptography;
+using Trimtab.Checkpoints;
+using Trimtab.Kernels;
+
+namespace Trimtab.Model;
+
+/// <summary>How far loading has come.</summary>
+/// <param name="Bytes">Checkpoint bytes read so far.</param>
+/// <param name="TotalBytes">Bytes to read.</param>
+/// <param name="Tensor">The tensor that was read last.</param>
+public readonly record struct LoadProgress(long Bytes, long TotalBytes, string Tensor);
+
+/// <summary>
+/// Moves tensors from mapped checkpoints onto a device. Each tensor is mapped, packed and unmapped before the next, so
+/// that a checkpoint never stands in memory beside its packed copy.
+/// </summary>
+internal sealed class WeightLoader
+{
+    private readonly Device _device;
+    private readonly Dictionary<string, (Checkpoint File, TensorInfo Info)> _roles;
+    private readonly DType? _matrixType;
+    private readonly IProgress<LoadProgress>? _progress;
+    private readonly CancellationToken _cancel;
+    private readonly long _total;
+    private readonly SortedDictionary<string, string> _notes = new(StringComparer.Ordinal);
+    private readonly IncrementalHash _fingerprint = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+    private long _read;
+
+    /// <param name="device">Where the weights go.</param>
+    /// <param name="roles">The checkpoint tensor that plays each role of <see cref="TensorNames"/>.</param>
+    /// <param name="matrixType">Form that the decoder's matrices are converted to, or null for their own.</param>
+    /// <param name="progress">Is told of every tensor.</param>
+    /// <param name="cancel">Stops between tensors.</param>
+    public WeightLoader(
+        Device device, Dictionary<string, (Checkpoint, TensorInfo)> roles, DType? matrixType,
+        IProgress<LoadProgress>? progress, CancellationToken cancel)
+    {
+        (_device, _roles, _matrixType, _progress, _cancel) = (device, roles, matrixType, progress, cancel);
+        _total = roles.Values.Sum(r => r.Item2.Bytes);
+    }
+
+    /// <summary>What was done to the weights that a user should know: conversions, one line a form.</summary>
+    public IReadOnlyList<string> Notes => [.. _notes.Values];
+
+    /// <summary>Row order of query and key rows in the checkpoint, or null where they are in the halves convention.</summary>
+    public Func<int, int, int[]>? RotaryRowOrder { get; init; }
+
+    /// <summary>
+    /// Names the decoder independently of storage form: SHA-256 over its sizes and its norm weights rounded to bfloat16,
+    /// which conversions and quantisations leave alone.
+    /// </summary>
+    public string Fingerprint(TextSpec spec)
+    {
+        Span<byte> sizes = stackalloc byte[12];
+        BinaryPrimitives.WriteInt32LittleEndian(sizes, spec.Layers);
+        BinaryPrimitives.WriteInt32LittleEndian(sizes[4..], spec.HiddenSize);
+        BinaryPrimitives.WriteInt32LittleEndian(sizes[8..], spec.VocabularySize);
+        _fingerprint.AppendData(sizes);
+        return Convert.ToHexStringLower(_fingerprint.GetHashAndReset());
+    }
+
+    public Decoder Decoder(TextSpec spec)
+    {
+        var embedding = Matrix(_matrixType, "text.embed");
+        var layers = new DecoderLayer[spec.Layers];
+        for (var l = 0; l < layers.Length; l++)
+        {
+            var at = $"text.layers.{l}.";
+            int[]? Order(int heads) => RotaryRowOrder?.Invoke(heads, spec.HeadDimension);
+            var (q, k) = (Order(spec.Heads), Order(spec.KeyValueHeads));
+            layers[l] = new(
+                Norm(at + "attn_norm", spec.NormEpsilon, false, true),
+                Matrix(_matrixType, (at + "q", q), (at + "k", k), (at + "v", null)),
+                spec.QkvBias ? Vector((at + "q.bias", q), (at + "k.bias", k), (at + "v.bias", null)) : default,
+                Matrix(_matrixType, at + "o"),
+                spec.OutputBias ? Vector(at + "o.bias") : default,
+                Norm(at + "mlp_norm", spec.NormEpsilon, false, true),
+                Matrix(_matrixType, (at + "gate", null), (at + "up", null)),
+                spec.MlpBias ? Vector((at + "gate.bias", null), (at + "up.bias", null)) : default,
+                Matrix(_matrixType, at + "down"),
+                spec.MlpBias ? Vector(at + "down.bias") : default);
+        }
+        var norm = Norm("text.norm", spec.NormEpsilon, false, true);
+        var head = spec.TieEmbeddings ? embedding : Matrix(_matrixType, "text.head");
+        return new(_device, spec, new(embedding, layers, norm, head));
+    }
+
+    public VisionEncoder Vision(VisionSpec spec, ProjectorSpec projector)
+    {
+        // Quantised decoders keep their vision tower as it is: it is small, and its outliers suffer most.
+        DType? type = _matrixType is DType.F32 or DType.BF16 ? _matrixType : null;
+        var layers = new VisionLayer[spec.UsedLayers];
+        for (var l = 0; l < layers.Length; l++)
+        {
+            var at = $"vision.layers.{l}.";
+            layers[l] = new(
+                Norm(at + "norm1", spec.NormEpsilon, true, false),
+                Matrix(type, (at + "q", null), (at + "k", null), (at + "v", null)),
+                Vector((at + "q.bias", null), (at + "k.bias", null), (at + "v.bias", null)),
+                Matrix(type, at + "o"),
+                Vector(at + "o.bias"),
+                Norm(at + "norm2", spec.NormEpsilon, true, false),
+                Matrix(type, at + "fc1"),
+                Vector(at + "fc1.bias"),
+                Matrix(type, at + "fc2"),
+                Vector(at + "fc2.bias"));
+        }
+        var positions = Floats("vision.position");
+        var table = _device.Allocate(DType.F32, spec.Rows, spec.HiddenSize);
+        _device.Upload(positions, table);
+        var patches = new PatchWeights(
+            Matrix(type, "vision.patch"),
+            _roles.ContainsKey("vision.patch.bias") ? Vector("vision.patch.bias") : default,
+            spec.ClassToken ? Vector("vision.class") : default,
+            table, spec.ImageSize, spec.PatchSize);
+        return new(_device, spec, projector, new(
+            patches,
+            spec.PreNorm ? Norm("vision.pre_norm", spec.NormEpsilon, true, false) : default,
+            layers,
+            Matrix(type, "projector.linear1"), projector.Bias ? Vector("projector.linear1.bias") : default,
+            Matrix(type, "projector.linear2"), projector.Bias ? Vector("projector.linear2.bias") : default));
+    }
+
+    private NormWeights Norm(string role, float epsilon, bool centered, bool identifies)
+    {
+        var weight = Floats(role);
+        if (identifies)
+        {
+            var rounded = new byte[2 * weight.Length];
+            Blocks.Quantize(DType.BF16, weight, rounded);
+            _fingerprint.AppendData(rounded);
+        }
+        return new(Upload(weight), centered ? Vector(role + ".bias") : default, epsilon, centered);
+    }
+
+    private Tensor Vector(string role) => Upload(Floats(role));
+
+    private Tensor Vector(params ReadOnlySpan<(string Role, int[]? Order)> parts)
+    {
+        var all = new List<float>();
+        foreach (var (role, order) in parts)
+        {
+            var values = Floats(role);
+            all.AddRange(order is null ? values : Array.ConvertAll(order, row => values[row]));
+        }
+        return Upload(CollectionsMarshal.AsSpan(all));
+    }
+
+    private Tensor Upload(ReadOnlySpan<float> values)
+    {
+        var tensor = _device.Allocate(DType.F32, 1, values.Length);
+        _device.Upload(values, tensor);
+        return tensor;
+    }
+
+    private float[] Floats(string role)
+    {
+        var (file, info) = _roles[role];
+        using var mapped = file.Map(info.Name);
+        var values = new float[info.Shape.Aggregate(1L, (a, b) => a * b)];
+        Blocks.Dequantize(info.Type, mapped.Span, values);
+        Done(info);
+        return values;
+    }
+
+    private Weight Matrix(DType? type, string role) => Matrix(type, (role, null));
+
+    private Weight Matrix(DType? type, params ReadOnlySpan<(string Role, int[]? Order)> parts)
+    {
+        var open = new List<IDisposable>();
+        try
+        {
+            var data = new WeightData[parts.Length];
+            for (var i = 0; i < parts.Length; i++)
+            {
+                _cancel.ThrowIfCancellationRequested();
+                var (file, info) = _roles[parts[i].Role];
+                var mapped = file.Map(info.Name);
+                open.Add(mapped);
+                var rows = checked((int)info.Shape[0]);
+                var columns = checked((int)info.Shape.Skip(1).Aggregate(1L, (a, b) => a * b));
+                data[i] = new(info.Type, rows, columns, mapped.Address, parts[i].Order);
+                var target = Target(info, type, columns);
+                if (target != info.Type)
+                {
+                    var converted = Converted.From(data[i], target);
+                    open.Add(converted);
+                    data[i] = data[i] with { Type = target, Data = converted.Address };
+                }
+            }
+            return _device.Pack(data);
+        }
+        finally
+        {
+            foreach (var part in open)
+                part.Dispose();
+            foreach (var (role, _) in parts)
+                Done(_roles[role].Info);
+        }
+    }
+
+    /// <summary>The form a matrix is packed in: as asked for where its rows divide into blocks, else the nearest that the device computes.</summary>
+    private DType Target(TensorInfo info, DType? asked, int columns)
+    {
+        var target = asked is { } type && _device.Computes(type, columns) ? type : info.Type;
+        if (_device.Computes(target, columns))
+            return target;
+        // Eight bits hold what five or six did with a twentieth of their step as error.
+        var nearest = target.IsQuantized() && _device.Computes(DType.Q8_0, columns) ? DType.Q8_0
+            : target is DType.F8E4M3 or DType.F8E5M2 ? DType.BF16 : DType.F32;
+        _notes.TryAdd(target.ToString(), $"{target} weights were converted to {nearest} (first: {info.Name})");
+        return nearest;
+    }
+
+    private void Done(TensorInfo info)
+    {
+        _read += info.Bytes;
+        _progress?.Report(new(_read, _total, info.Name));
+    }
+
+    /// <summary>A matrix converted to another form, in native memory until it is packed.</summary>
+    private sealed unsafe class Converted(void* memory) : IDisposable
+    {
+        private void* _memory = memory;
+
+        public nint Address => (nint)_memory;
+
+        public static Converted From(WeightData source, DType type)
+        {
+            var (fromBytes, toBytes) = (source.Type.RowBytes(source.Columns), type.RowBytes(source.Columns));
+            var result = new Converted(NativeMemory.AlignedAlloc(checked((nuint)(toBytes * source.Rows)), 64));
+            Parallel.For(0, source.Rows, () => new float[source.Columns], (row, _, values) =>
+            {
+                Blocks.Dequantize(source.Type, new((byte*)source.Data + row * fromBytes, (int)fromBytes), values);
+                Blocks.Quantize(type, values, new((byte*)result._memory + row * toBytes, (int)toBytes));
+                return values;
+            }, _ => { });
+            return result;
+        }
+
+        public void Dispose()
+        {
+            NativeMemory.AlignedFree(_memory);
+            _memory = null;
+        }
+    }
+}
