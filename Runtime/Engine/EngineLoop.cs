@@ -1,0 +1,76 @@
+using System.Collections.Concurrent;
+
+namespace Trimtab.Engine;
+
+/// <summary>The thread that owns an engine. Any thread may submit; sequences that run at the same time share batches.</summary>
+public sealed class EngineLoop : IDisposable
+{
+    private readonly Engine _engine;
+    private readonly ConcurrentQueue<Sequence> _submitted = new();
+    private readonly AutoResetEvent _wake = new(false);
+    private readonly Thread _thread;
+    private volatile bool _stopping;
+
+    /// <summary>Starts the thread.</summary>
+    /// <param name="engine">The engine; owned from here on.</param>
+    public EngineLoop(Engine engine)
+    {
+        _engine = engine;
+        _thread = new(Run) { IsBackground = true, Name = "trimtab engine" };
+        _thread.Start();
+    }
+
+    /// <summary>Positions a sequence may reach.</summary>
+    public int ContextLength => _engine.ContextLength;
+
+    /// <summary>Hands a sequence to the engine; its callbacks tell the rest.</summary>
+    /// <exception cref="ArgumentException">It cannot run here (see <see cref="Engine.Add"/>).</exception>
+    /// <exception cref="ObjectDisposedException">The loop has ended.</exception>
+    public void Submit(Sequence sequence)
+    {
+        ObjectDisposedException.ThrowIf(_stopping, this);
+        _engine.Check(sequence);
+        _submitted.Enqueue(sequence);
+        _wake.Set();
+        if (_stopping && !_thread.IsAlive)
+            Drain();
+    }
+
+    private void Run()
+    {
+        while (!_stopping)
+        {
+            while (_submitted.TryDequeue(out var sequence))
+                _engine.Add(sequence);
+            try
+            {
+                if (!_engine.Step())
+                    _wake.WaitOne();
+            }
+            catch (Exception error) when (error is not (StackOverflowException or AccessViolationException))
+            {
+                // A failed step leaves no sequence usable; the engine itself holds only what they held.
+                _engine.Fail(error);
+            }
+        }
+        _engine.Dispose();
+        Drain();
+    }
+
+    private void Drain()
+    {
+        while (_submitted.TryDequeue(out var sequence))
+            sequence.End(FinishReason.Error, new ObjectDisposedException(nameof(EngineLoop)));
+    }
+
+    /// <summary>Ends every sequence and the thread.</summary>
+    public void Dispose()
+    {
+        if (_stopping)
+            return;
+        _stopping = true;
+        _wake.Set();
+        _thread.Join();
+        _wake.Dispose();
+    }
+}

@@ -1,0 +1,152 @@
+using System.Diagnostics;
+using System.Security.Cryptography;
+using System.Runtime.InteropServices;
+using Trimtab.Kernels;
+using Trimtab.Text;
+
+namespace Trimtab.Engine;
+
+/// <summary>Looks at the logits [V] that a token is about to be drawn from.</summary>
+public delegate void LogitsObserver(ReadOnlySpan<float> logits);
+
+/// <summary>
+/// One prompt and its growing answer inside the engine: tokens, pages, sampler, steering. Owned by the engine's thread
+/// from <see cref="Engine.Add"/> until <see cref="Finish"/> is set.
+/// </summary>
+public sealed class Sequence
+{
+    private readonly StreamDecoder _text;
+    private readonly StopStrings _stops;
+    private readonly IncrementalHash? _hash;
+    private volatile bool _cancelled;
+
+    /// <summary>Makes a sequence that waits to be added to an engine.</summary>
+    /// <param name="prompt">The prompt.</param>
+    /// <param name="options">How to go on from it.</param>
+    /// <param name="tokenizer">Turns tokens into text.</param>
+    /// <param name="vocabulary">V: columns of the logits.</param>
+    public Sequence(Prompt prompt, GenerationOptions options, Tokenizer tokenizer, int vocabulary)
+    {
+        ArgumentNullException.ThrowIfNull(prompt);
+        ArgumentNullException.ThrowIfNull(options);
+        ArgumentNullException.ThrowIfNull(tokenizer);
+        if (options.MaxTokens < 0)
+            throw new ArgumentException($"max tokens is {options.MaxTokens}; expected 0 or more");
+        (Prompt, Options) = (prompt, options);
+        Sampler = new(options.Sampling, vocabulary);
+        Sampler.Prompt(Array.FindAll(prompt.Tokens, token => token < vocabulary)); // an image token may lie outside
+        _text = tokenizer.Stream(options.SkipSpecial);
+        _stops = new(options.Stop);
+        _hash = options.HashLogits ? IncrementalHash.CreateHash(HashAlgorithmName.SHA256) : null;
+        if (options.Score)
+            Nll = new float[Math.Max(0, prompt.Tokens.Length - 1)];
+    }
+
+    /// <summary>What it began with.</summary>
+    public Prompt Prompt { get; }
+
+    /// <summary>How it goes on.</summary>
+    public GenerationOptions Options { get; }
+
+    /// <summary>Tokens drawn so far, an end-of-sequence token included.</summary>
+    public IReadOnlyList<int> Generated => Tokens;
+
+    /// <summary>Why it ended; None while it runs.</summary>
+    public FinishReason Finish { get; private set; }
+
+    /// <summary>What went wrong, when <see cref="Finish"/> is Error.</summary>
+    public Exception? Error { get; private set; }
+
+    /// <summary>[L, D] residual stream of the prompt's last token at each decoder layer's output, before the edit; with <see cref="GenerationOptions.Capture"/>.</summary>
+    public float[]? States { get; internal set; }
+
+    /// <summary>[V] logits after the prompt; with <see cref="GenerationOptions.Capture"/>.</summary>
+    public float[]? Logits { get; internal set; }
+
+    /// <summary>[prompt − 1] negative log-likelihood in nats of each prompt token after the first; with <see cref="GenerationOptions.Score"/>.</summary>
+    public float[]? Nll { get; }
+
+    /// <summary>SHA-256 of the logits that tokens were drawn from, hexadecimal; with <see cref="GenerationOptions.HashLogits"/>, once finished.</summary>
+    public string? LogitsHash { get; private set; }
+
+    /// <summary>Time spent encoding its images.</summary>
+    public TimeSpan ImageTime { get; internal set; }
+
+    /// <summary>Time from the first prefill step to the first token (or to the end of the prompt).</summary>
+    public TimeSpan PrefillTime => Elapsed(PrefillStart, FirstToken);
+
+    /// <summary>Time from the first token to the last.</summary>
+    public TimeSpan DecodeTime => Elapsed(FirstToken, LastToken);
+
+    /// <summary>Is told, on the engine's thread, of each token and of the text that it completes.</summary>
+    public Action<Sampled, string>? OnToken { get; init; }
+
+    /// <summary>Is told, on the engine's thread, of the end, with the last text that was held back.</summary>
+    public Action<Sequence, string>? OnFinish { get; init; }
+
+    /// <summary>Is shown, on the engine's thread, the logits that each token is drawn from.</summary>
+    public LogitsObserver? OnLogits { get; init; }
+
+    internal Sampler Sampler { get; }
+    internal List<int> Tokens { get; } = [];
+    internal int Computed { get; set; }      // positions whose keys and values are in the cache
+    internal int[] Pages { get; set; } = []; // page numbers, enough for prompt and answer
+    internal int FeatureRow { get; set; }    // first row of its image features
+    internal int FeatureCount { get; set; }  // rows of image features that it still holds
+    internal int SteerSlot { get; set; } = -1;
+    internal long PrefillStart { get; set; }
+    internal long FirstToken { get; set; }
+    internal long LastToken { get; set; }
+    internal bool Cancelled => _cancelled;
+
+    internal int Length => Prompt.Tokens.Length + Tokens.Count;
+    internal int Limit => Prompt.Tokens.Length + Options.MaxTokens;
+    internal bool InPrefill => Computed < Prompt.Tokens.Length;
+
+    /// <summary>Asks the engine to end it before its next step.</summary>
+    public void Cancel() => _cancelled = true;
+
+    /// <summary>Draws the next token from logits and says whether the sequence goes on.</summary>
+    internal void Draw(ReadOnlySpan<float> logits, IReadOnlySet<int> endIds)
+    {
+        _hash?.AppendData(MemoryMarshal.AsBytes(logits));
+        OnLogits?.Invoke(logits);
+        var sampled = Sampler.Next(logits);
+        Tokens.Add(sampled.Token);
+        LastToken = Stopwatch.GetTimestamp();
+        if (FirstToken == 0)
+            FirstToken = LastToken;
+        if (endIds.Contains(sampled.Token) && !Options.IgnoreEos)
+        {
+            OnToken?.Invoke(sampled, "");
+            End(FinishReason.Stop);
+            return;
+        }
+        var text = _stops.Append(_text.Append(sampled.Token), out var stopped);
+        OnToken?.Invoke(sampled, text);
+        if (stopped)
+            End(FinishReason.Stop, flush: false);
+        else if (Length >= Limit)
+            End(FinishReason.Length);
+    }
+
+    /// <summary>Ends it.</summary>
+    internal void End(FinishReason reason, Exception? error = null, bool flush = true)
+    {
+        if (Finish != FinishReason.None)
+            return;
+        (Finish, Error) = (reason, error);
+        if (_hash is not null)
+            LogitsHash = Convert.ToHexStringLower(_hash.GetHashAndReset());
+        var rest = "";
+        if (flush && reason is FinishReason.Stop or FinishReason.Length)
+        {
+            rest = _stops.Append(_text.Flush(), out var stopped);
+            if (!stopped)
+                rest += _stops.Flush();
+        }
+        OnFinish?.Invoke(this, rest);
+    }
+
+    private static TimeSpan Elapsed(long from, long to) => from == 0 || to == 0 ? default : Stopwatch.GetElapsedTime(from, to);
+}
