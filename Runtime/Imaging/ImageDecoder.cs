@@ -28,9 +28,9 @@ public static class ImageDecoder
                 [0x89, (byte)'P', (byte)'N', (byte)'G', 0x0D, 0x0A, 0x1A, 0x0A, ..] => PngDecoder.Decode(file, maxPixels),
                 [(byte)'G', (byte)'I', (byte)'F', (byte)'8', (byte)'7' or (byte)'9', (byte)'a', ..] => GifDecoder.Decode(file, maxPixels),
                 [(byte)'B', (byte)'M', ..] => BmpDecoder.Decode(file, maxPixels),
-                [0xFF, 0xD8, 0xFF, ..] => throw new InvalidImageException("JPEG files are not read"),
+                [0xFF, 0xD8, 0xFF, ..] => JpegDecoder.Decode(file, maxPixels),
                 [(byte)'R', (byte)'I', (byte)'F', (byte)'F', _, _, _, _, (byte)'W', (byte)'E', (byte)'B', (byte)'P', ..] =>
-                    throw new InvalidImageException("WebP files are not read"),
+                    WebpDecoder.Decode(file, maxPixels),
                 [] => throw new InvalidImageException("the file is empty"),
                 _ => throw new InvalidImageException("not a PNG, JPEG, GIF, BMP or WebP file: it begins with the bytes "
                     + Convert.ToHexString(file[..Math.Min(12, file.Length)])),

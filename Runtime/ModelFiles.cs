@@ -1,0 +1,220 @@
+using Trimtab.Checkpoints;
+using Trimtab.Engine;
+using Trimtab.Imaging;
+using Trimtab.Model;
+using Trimtab.Text;
+
+namespace Trimtab;
+
+/// <summary>
+/// What stands beside a model's weights: tokenizer, chat template, image processor. Opening it reads no weights, so it is
+/// also what tokenizing, inspecting and seeing use.
+/// </summary>
+public sealed class ModelFiles
+{
+    private ModelFiles(string path, ModelSpec spec, Tokenizer tokenizer, ChatTemplate? template, ImageProcessor? processor)
+        => (Path, Spec, Tokenizer, Template, Processor) = (path, spec, tokenizer, template, processor);
+
+    /// <summary>The folder or file that was opened.</summary>
+    public string Path { get; }
+
+    /// <summary>What the model is.</summary>
+    public ModelSpec Spec { get; }
+
+    /// <summary>Its tokenizer.</summary>
+    public Tokenizer Tokenizer { get; }
+
+    /// <summary>Its chat template; Vicuna 1.1 for a LLaVA that brings none; null for a language model that brings none.</summary>
+    public ChatTemplate? Template { get; }
+
+    /// <summary>Its image processor, or null for a language model alone.</summary>
+    public ImageProcessor? Processor { get; }
+
+    /// <summary>The text that stands for an image in a prompt.</summary>
+    public string ImagePlaceholder => Spec.ImageTokenId is { } id && Tokenizer.TokenOf(id) is { } token ? token : "<image>";
+
+    /// <summary>Opens what stands beside the weights.</summary>
+    /// <param name="path">A Hugging Face folder, a .safetensors file in one, or a .gguf file.</param>
+    /// <param name="mmproj">The vision file of a GGUF model; null looks for *mmproj*.gguf beside it.</param>
+    /// <exception cref="FileNotFoundException">There is nothing to open.</exception>
+    public static ModelFiles Open(string path, string? mmproj = null)
+    {
+        if (FindGguf(path) is not { } gguf)
+            return OpenFolder(path, Folder(path));
+        using var source = ModelSource.OpenGguf(gguf, mmproj ?? FindMmproj(gguf));
+        return OpenGguf(path, gguf, source);
+    }
+
+    /// <summary>Opens the weights too.</summary>
+    /// <param name="path">See <see cref="Open"/>.</param>
+    /// <param name="mmproj">See <see cref="Open"/>.</param>
+    /// <param name="weights">The opened checkpoint files.</param>
+    public static ModelFiles OpenWithWeights(string path, string? mmproj, out ModelSource weights)
+    {
+        var gguf = FindGguf(path);
+        weights = gguf is null ? ModelSource.OpenFolder(Folder(path)) : ModelSource.OpenGguf(gguf, mmproj ?? FindMmproj(gguf));
+        try
+        {
+            return gguf is null ? OpenFolder(path, Folder(path)) : OpenGguf(path, gguf, weights);
+        }
+        catch
+        {
+            weights.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Opens a tokenizer alone: a tokenizer.json, a folder that holds one, or a GGUF file.</summary>
+    public static Tokenizer OpenTokenizer(string path)
+    {
+        var gguf = FindGguf(path);
+        if (gguf is null)
+            return Tokenizer.Open(File.Exists(path) && !IsTokenizer(path) ? Folder(path) : path);
+        using var checkpoint = (GgufCheckpoint)Checkpoint.Open(gguf);
+        return Tokenizer.FromGguf(checkpoint.Metadata, gguf);
+    }
+
+    /// <summary>Renders a conversation with the answer to come.</summary>
+    /// <exception cref="InvalidOperationException">The model has no chat template.</exception>
+    /// <exception cref="ChatTemplateException">The template refuses the conversation.</exception>
+    public string Render(IReadOnlyList<ChatMessage> messages)
+    {
+        if (Template is null)
+            throw new InvalidOperationException($"{Path} has no chat template; give the whole prompt as it stands (raw)");
+        var variables = new Dictionary<string, object?>();
+        if (Tokenizer.BosId is { } bos)
+            variables["bos_token"] = Tokenizer.TokenOf(bos);
+        if (Tokenizer.EosId is { } eos)
+            variables["eos_token"] = Tokenizer.TokenOf(eos);
+        return Template.Render(messages, true, variables, ImagePlaceholder + "\n");
+    }
+
+    /// <summary>Token ids of a prompt's text.</summary>
+    /// <param name="text">The text.</param>
+    /// <param name="rendered">From a chat template: a begin-of-sequence token that the template wrote is not added twice.</param>
+    public int[] Encode(string text, bool rendered)
+    {
+        ArgumentNullException.ThrowIfNull(text);
+        var hasBos = rendered && Tokenizer.BosId is { } bos && Tokenizer.TokenOf(bos) is { Length: > 0 } token
+            && text.StartsWith(token, StringComparison.Ordinal);
+        if (Spec.ImageTokenId is not { } image || Tokenizer.TokenOf(image) is not null)
+            return Tokenizer.Encode(text, addSpecial: !hasBos);
+        // The vocabulary has no image token: the placeholder splits the text.
+        var ids = new List<int>();
+        var parts = text.Split(ImagePlaceholder);
+        for (var i = 0; i < parts.Length; i++)
+        {
+            if (i > 0)
+                ids.Add(image);
+            if (i == 0 || parts[i].Length > 0)
+                ids.AddRange(Tokenizer.Encode(parts[i], addSpecial: i == 0 && !hasBos));
+        }
+        return [.. ids];
+    }
+
+    /// <summary>Repeats each image token once for every row of its image, and prepares the images' pixels.</summary>
+    /// <exception cref="ArgumentException">Placeholders and images differ in number, or the model sees no images.</exception>
+    public Prompt Expand(int[] ids, IReadOnlyList<Image> images)
+    {
+        ArgumentNullException.ThrowIfNull(ids);
+        ArgumentNullException.ThrowIfNull(images);
+        if (Spec.Vision is not { } vision || Processor is null)
+        {
+            return images.Count == 0
+                ? new(ids)
+                : throw new ArgumentException($"{Path} is a language model without a vision encoder; it takes no images");
+        }
+        var placeholders = ids.Count(id => id == Spec.ImageTokenId);
+        if (placeholders != images.Count)
+            throw new ArgumentException($"the prompt has {placeholders} image placeholders ({ImagePlaceholder}) for {images.Count} images");
+        var tokens = new List<int>(ids.Length + images.Count * vision.Features);
+        var prepared = new List<PromptImage>(images.Count);
+        foreach (var id in ids)
+        {
+            if (id != Spec.ImageTokenId)
+            {
+                tokens.Add(id);
+                continue;
+            }
+            var pixels = new float[3 * vision.ImageSize * vision.ImageSize];
+            Processor.Normalise(Processor.Prepare(images[prepared.Count]), pixels);
+            prepared.Add(new(tokens.Count, vision.Features, pixels));
+            tokens.AddRange(Enumerable.Repeat(id, vision.Features));
+        }
+        return new([.. tokens], prepared);
+    }
+
+    private static ModelFiles OpenFolder(string path, string folder)
+    {
+        var config = System.IO.Path.Combine(folder, "config.json");
+        if (!File.Exists(config))
+            throw new FileNotFoundException($"{path}: expected a folder with config.json and model.safetensors, or a .gguf file", config);
+        var generation = System.IO.Path.Combine(folder, "generation_config.json");
+        var spec = HuggingFaceConfig.Parse(
+            File.ReadAllBytes(config), config, File.Exists(generation) ? File.ReadAllBytes(generation) : default);
+        ImageProcessor? processor = null;
+        if (spec.Vision is { } vision)
+        {
+            var file = System.IO.Path.Combine(folder, "preprocessor_config.json");
+            processor = File.Exists(file) ? ImageProcessor.Open(file) : new ImageProcessor(new() { ShortestEdge = vision.ImageSize, Crop = (vision.ImageSize, vision.ImageSize) });
+            if (processor.Size != (vision.ImageSize, vision.ImageSize))
+                throw new UnsupportedModelException(
+                    $"{file}: images of {processor.Size.Width} × {processor.Size.Height}; the vision encoder of {config} expects {vision.ImageSize} × {vision.ImageSize}");
+        }
+        var template = ChatTemplate.Find(folder) ?? (spec.Vision is null ? null : ChatTemplate.Vicuna11);
+        return new(path, spec, Tokenizer.Open(folder), template, processor);
+    }
+
+    private static ModelFiles OpenGguf(string path, string gguf, ModelSource source)
+    {
+        var metadata = ((GgufCheckpoint)source.Files[0]).Metadata;
+        var tokenizer = Tokenizer.FromGguf(metadata, gguf);
+        var spec = source.Spec;
+        ImageProcessor? processor = null;
+        if (spec.Vision is { } vision && source.Normalisation is { } normalisation)
+        {
+            // GGUF files name no image token; the vocabulary may have one.
+            spec = spec with { ImageTokenId = spec.ImageTokenId ?? tokenizer.IdOf("<image>") ?? spec.Text.VocabularySize };
+            processor = ImageProcessor.Clip(vision.ImageSize, normalisation.Mean, normalisation.Std);
+        }
+        var template = metadata.TryGetValue("tokenizer.chat_template", out var text) && text is string jinja
+            ? ChatTemplate.Parse(jinja, $"{gguf}: tokenizer.chat_template")
+            : spec.Vision is null ? null : ChatTemplate.Vicuna11;
+        return new(path, spec, tokenizer, template, processor);
+    }
+
+    private static bool IsTokenizer(string path) => path.EndsWith("tokenizer.json", StringComparison.Ordinal);
+
+    private static string Folder(string path)
+        => Directory.Exists(path) ? path
+        : File.Exists(path) ? System.IO.Path.GetDirectoryName(System.IO.Path.GetFullPath(path))!
+        : throw new FileNotFoundException($"{path}: no such file or folder", path);
+
+    private static string? FindGguf(string path)
+    {
+        if (File.Exists(path))
+            return path.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase) ? path : null;
+        if (!Directory.Exists(path) || File.Exists(System.IO.Path.Combine(path, "config.json")) || File.Exists(System.IO.Path.Combine(path, "tokenizer.json")))
+            return null;
+        var files = Directory.GetFiles(path, "*.gguf").Where(f => !IsMmproj(f)).ToArray();
+        return files.Length switch
+        {
+            0 => null,
+            1 => files[0],
+            _ => throw new FileNotFoundException(
+                $"{path} holds {files.Length} GGUF models ({string.Join(", ", files.Select(System.IO.Path.GetFileName))}); name one of them", path),
+        };
+    }
+
+    private static string? FindMmproj(string gguf)
+    {
+        var folder = System.IO.Path.GetDirectoryName(System.IO.Path.GetFullPath(gguf))!;
+        var files = Directory.GetFiles(folder, "*.gguf").Where(IsMmproj).ToArray();
+        return files.Length <= 1
+            ? files.FirstOrDefault()
+            : throw new FileNotFoundException(
+                $"beside {gguf} are {files.Length} vision files ({string.Join(", ", files.Select(System.IO.Path.GetFileName))}); name one of them (--mmproj)", folder);
+    }
+
+    private static bool IsMmproj(string path) => System.IO.Path.GetFileName(path).Contains("mmproj", StringComparison.OrdinalIgnoreCase);
+}
