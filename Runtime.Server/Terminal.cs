@@ -1,0 +1,45 @@
+using Spectre.Console;
+using Trimtab.Model;
+
+namespace Trimtab.Server;
+
+/// <summary>Where a command reads and writes. Progress goes to the error stream, and only where a person watches it.</summary>
+/// <param name="Output">Results.</param>
+/// <param name="Error">Progress, notes and errors.</param>
+/// <param name="Input">Prompts given as "-".</param>
+internal sealed record Terminal(TextWriter Output, TextWriter Error, TextReader Input)
+{
+    private bool Watched => ReferenceEquals(Error, Console.Error) && !Console.IsErrorRedirected;
+
+    /// <summary>Runs something that reports loading, with a bar where a person watches.</summary>
+    public T WithProgress<T>(string title, Func<IProgress<LoadProgress>?, T> run)
+    {
+        if (!Watched)
+            return run(null);
+        var console = AnsiConsole.Create(new() { Out = new AnsiConsoleOutput(Error) });
+        return console.Progress()
+            .AutoClear(true)
+            .Columns(new TaskDescriptionColumn(), new ProgressBarColumn(), new PercentageColumn(), new DownloadedColumn(), new TransferSpeedColumn())
+            .Start(context =>
+            {
+                var task = context.AddTask(Markup.Escape(title), maxValue: 1);
+                return run(new Loading(progress =>
+                {
+                    task.MaxValue = Math.Max(1, progress.TotalBytes);
+                    task.Value = progress.Bytes;
+                }));
+            });
+    }
+
+    /// <summary>Tells a person something beside the result.</summary>
+    public void Note(string text)
+    {
+        if (Watched)
+            Error.WriteLine(text);
+    }
+
+    private sealed class Loading(Action<LoadProgress> action) : IProgress<LoadProgress>
+    {
+        void IProgress<LoadProgress>.Report(LoadProgress value) => action(value);
+    }
+}
