@@ -1,0 +1,120 @@
+using System.Text.Json;
+using Trimtab.Checkpoints;
+using Trimtab.Engine;
+using Trimtab.Imaging;
+using Trimtab.Kernels;
+using Trimtab.Steering;
+using EngineOfModel = Trimtab.Engine.Engine;
+
+namespace Trimtab.Tests.Golden;
+
+/// <summary>A model of the golden fixtures with what independent implementations computed from it.</summary>
+internal sealed class Fixture : IDisposable
+{
+    private readonly Checkpoint _tensors;
+
+    private Fixture(string name, string modelPath, ModelOptions options)
+    {
+        Name = name;
+        Json = JsonDocument.Parse(File.ReadAllBytes(Shared.Path("fixtures", "expected", name + ".json"))).RootElement;
+        _tensors = Checkpoint.Open(Shared.Path("fixtures", "expected", name + ".safetensors"));
+        Model = VisionLanguageModel.Open(modelPath, options);
+    }
+
+    public string Name { get; }
+
+    public JsonElement Json { get; }
+
+    public VisionLanguageModel Model { get; }
+
+    public int Vocabulary => Model.Network.Spec.Text.VocabularySize;
+
+    public int Layers => Model.Network.Spec.Text.Layers;
+
+    public int Width => Model.Network.Spec.Text.HiddenSize;
+
+    /// <summary>Opens a fixture; <paramref name="form"/> is another form of the same weights, such as "llava-gqa-gguf".</summary>
+    public static Fixture Open(string name, string? form = null, ModelOptions? options = null)
+    {
+        var path = Shared.Path("fixtures", "models", form ?? name);
+        if (form is not null)
+            path = System.IO.Path.Combine(path, "model-bf16.gguf");
+        return new(name, path, options ?? new() { WeightType = DType.F32 });
+    }
+
+    public bool Has(string tensor) => _tensors.Tensors.ContainsKey(tensor);
+
+    public float[] Tensor(string name)
+    {
+        using var mapped = _tensors.Map(name);
+        return mapped.ToFloats();
+    }
+
+    public IEnumerable<JsonElement> Cases => Json.GetProperty("cases").EnumerateArray();
+
+    public JsonElement Case(string id) => Cases.Single(c => c.GetProperty("id").GetString() == id);
+
+    public static int[] Ints(JsonElement element, string name) => [.. element.GetProperty(name).EnumerateArray().Select(e => e.GetInt32())];
+
+    public static string? ImageOf(JsonElement element) => element.GetProperty("image").GetString();
+
+    public static Image LoadImage(string file) => Image.Open(Shared.Path("fixtures", "images", file));
+
+    /// <summary>A case's prompt by our own path: text, tokenizer, image file.</summary>
+    public Prompt Prompt(JsonElement element)
+        => Model.Raw(element.GetProperty("prompt").GetString()!, ImageOf(element) is { } file ? [LoadImage(file)] : []);
+
+    /// <summary>A case's prompt with the reference's pixel values where it has them, so that what follows compares exactly.</summary>
+    public Prompt ReferencePrompt(JsonElement element)
+    {
+        var prompt = Prompt(element);
+        var pixels = element.GetProperty("id").GetString() + ".pixel_values";
+        return Has(pixels) ? prompt with { Images = [prompt.Images[0] with { Pixels = Tensor(pixels) }] } : prompt;
+    }
+
+    public SteeringOptions Steering(JsonElement element)
+    {
+        var flat = Tensor("vectors");
+        return new(
+            ShiftVectors.Create([.. Enumerable.Range(0, Layers).Select(l => (float[]?)flat[(l * Width)..((l + 1) * Width)])]),
+            element.GetProperty("alpha").GetSingle(),
+            Enum.Parse<SteeringScope>(element.GetProperty("scope").GetString()!, true),
+            element.GetProperty("layers").ValueKind == JsonValueKind.Null ? null : new(Ints(element, "layers")));
+    }
+
+    public List<Outcome> Run(params IEnumerable<(Prompt Prompt, GenerationOptions Options)> requests) => Outcome.Run(Model, requests);
+
+    public Outcome Run(Prompt prompt, GenerationOptions options) => Run((prompt, options))[0];
+
+    public void Dispose()
+    {
+        Model.Dispose();
+        _tensors.Dispose();
+    }
+}
+
+/// <summary>A finished sequence and the logits of each of its draws.</summary>
+internal sealed record Outcome(Sequence Sequence, List<float[]> Logits)
+{
+    public int[] Tokens => [.. Sequence.Generated];
+
+    /// <summary>Runs prompts together in an engine of their own and returns what came out of each.</summary>
+    public static List<Outcome> Run(
+        VisionLanguageModel model, IEnumerable<(Prompt Prompt, GenerationOptions Options)> requests, EngineOptions? options = null)
+    {
+        using var engine = new EngineOfModel(model.Network, options, model.Tokenizer.EndIds);
+        var outcomes = new List<Outcome>();
+        foreach (var (prompt, generation) in requests)
+        {
+            var logits = new List<float[]>();
+            var sequence = new Sequence(prompt, generation, model.Tokenizer, model.Network.Spec.Text.VocabularySize) { OnLogits = row => logits.Add(row.ToArray()) };
+            outcomes.Add(new(sequence, logits));
+            engine.Add(sequence);
+        }
+        while (engine.Busy)
+            engine.Step();
+        foreach (var outcome in outcomes)
+            Assert.That(outcome.Sequence.Error, Is.Null);
+        return outcomes;
+    }
+}

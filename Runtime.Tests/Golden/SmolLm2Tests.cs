@@ -1,0 +1,106 @@
+using System.Text.Json;
+using Trimtab.Checkpoints;
+using Trimtab.Engine;
+using Trimtab.Steering;
+
+namespace Trimtab.Tests.Golden;
+
+/// <summary>A real language model (SmolLM2-135M-Instruct, Q4_1 with a Q8_0 tied embedding) in its own block arithmetic.</summary>
+public class SmolLm2Tests
+{
+    private VisionLanguageModel _model = null!;
+    private JsonElement _expected;
+    private Checkpoint _tensors = null!;
+
+    [OneTimeSetUp]
+    public void Open()
+    {
+        _model = VisionLanguageModel.Open(Shared.Path("models", "SmolLM2-135M-Instruct.Q4_1.gguf"));
+        _expected = JsonDocument.Parse(File.ReadAllBytes(Shared.Path("fixtures", "expected", "smollm2.json"))).RootElement;
+        _tensors = Checkpoint.Open(Shared.Path("fixtures", "expected", "smollm2.safetensors"));
+    }
+
+    [OneTimeTearDown]
+    public void Close()
+    {
+        _model?.Dispose();
+        _tensors?.Dispose();
+    }
+
+    [Test]
+    public void Greedy_text_agrees_up_to_the_first_small_margin()
+    {
+        foreach (var element in Cases().Where(c => !c.TryGetProperty("alpha", out _)))
+        {
+            var prompt = _model.Raw(element.GetProperty("prompt").GetString()!);
+            var (ids, greedy) = (Fixture.Ints(element, "input_ids"), Fixture.Ints(element, "greedy"));
+            Assert.That(prompt.Tokens, Is.EqualTo(ids));
+            var tokens = Outcome.Run(_model, [(prompt, new() { MaxTokens = greedy.Length, IgnoreEos = true })])[0].Tokens;
+            var margins = element.GetProperty("margins").EnumerateArray().Select(m => m.GetDouble()).ToArray();
+            var sure = Array.FindIndex(margins, m => m < 0.05);
+            sure = sure < 0 ? greedy.Length : sure;
+            Assert.That(tokens.Take(sure), Is.EqualTo(greedy.Take(sure)), element.GetProperty("id").GetString());
+        }
+    }
+
+    [Test]
+    public void Logits_and_states_agree()
+    {
+        foreach (var id in (string[])["q0", "q1", "q2", "q3"])
+        {
+            var prompt = _model.Raw(Case(id).GetProperty("prompt").GetString()!);
+            var outcome = Outcome.Run(_model, [(prompt, new() { MaxTokens = 1, Capture = true })])[0];
+            Near(outcome.Logits[0], Tensor(id + ".logits"), id + ".logits");
+            if (_tensors.Tensors.ContainsKey(id + ".hidden"))
+                Near(outcome.Sequence.States!, Tensor(id + ".hidden"), id + ".hidden");
+        }
+    }
+
+    [TestCase(1f), TestCase(-2f)]
+    public void Steered_logits_agree(float alpha)
+    {
+        var flat = Tensor("vectors");
+        var vectors = ShiftVectors.Create([.. Enumerable.Range(0, 30).Select(l => (float[]?)flat[(l * 576)..((l + 1) * 576)])]);
+        var prompt = _model.Raw(Case("q0").GetProperty("prompt").GetString()!);
+        var outcome = Outcome.Run(_model, [(prompt, new() { MaxTokens = 1, Steering = new(vectors, alpha) })])[0];
+        Near(outcome.Logits[0], Tensor($"q0.steer{alpha:F1}.logits"), $"q0 alpha {alpha}");
+    }
+
+    [Test]
+    public async Task Likelihood_agrees_within_one_percent()
+    {
+        var nll = _expected.GetProperty("nll");
+        var sequence = await _model.RunAsync(_model.Raw(nll.GetProperty("text").GetString()!), new() { MaxTokens = 0, Score = true });
+        Assert.That(sequence.Prompt.Tokens, Is.EqualTo(Fixture.Ints(nll, "ids")));
+        TestContext.Out.WriteLine($"mean nll {sequence.Nll!.Average():F6}, expected {nll.GetProperty("mean").GetDouble():F6}");
+        Assert.That(sequence.Nll!.Average(), Is.EqualTo(nll.GetProperty("mean").GetDouble()).Within(1).Percent);
+    }
+
+    [Test]
+    public async Task It_talks()
+    {
+        var text = "";
+        await foreach (var update in _model.GenerateAsync(_model.Chat("What is the capital of France?"), new() { MaxTokens = 24 }))
+            text += update.Text;
+        Assert.That(text, Is.EqualTo("The capital of France is Paris."));
+    }
+
+    private IEnumerable<JsonElement> Cases() => _expected.GetProperty("cases").EnumerateArray();
+
+    private JsonElement Case(string id) => Cases().First(c => c.GetProperty("id").GetString() == id);
+
+    private float[] Tensor(string name)
+    {
+        using var mapped = _tensors.Map(name);
+        return mapped.ToFloats();
+    }
+
+    /// <summary>Deviation against the spread of the expected values: the reference dequantised to float32, we compute in blocks.</summary>
+    private static void Near(float[] actual, float[] expected, string what)
+    {
+        var scale = Math.Sqrt(expected.Average(e => (double)e * e));
+        var worst = actual.Zip(expected, (a, e) => Math.Abs((double)a - e)).Max();
+        TestContext.Out.WriteLine($"smollm2 {what}: largest deviation {worst:G3} at rms {scale:G3}");
+        Assert.That(worst / scale, Is.LessThan(0.02), what);
+    }
+}
