@@ -15,6 +15,7 @@ public class ArchitectureTests
         ["Trimtab.Steering"] = ["Trimtab.Checkpoints"],
         ["Trimtab.Model"] = ["Trimtab.Checkpoints"],
         ["Trimtab.Engine"] = ["Trimtab.Model", "Trimtab.Steering", "Trimtab.Text"],
+        ["Trimtab.Evaluation"] = ["Trimtab", "Trimtab.Checkpoints", "Trimtab.Text", "Trimtab.Imaging", "Trimtab.Steering", "Trimtab.Model", "Trimtab.Engine"],
         ["Trimtab"] = ["Trimtab.Checkpoints", "Trimtab.Text", "Trimtab.Imaging", "Trimtab.Steering", "Trimtab.Model", "Trimtab.Engine"],
     };
 
