@@ -17,7 +17,8 @@ namespace Trimtab.Tests.Golden;
 [TestFixture("text-qwen2", null)]
 public class GoldenTests(string name, string? form)
 {
-    private const float LogitTolerance = 1e-3f;
+    // The fixtures promise 1e-5 between implementations; float32 sums of other orders stay within ten times that.
+    private const float LogitTolerance = 1e-4f;
 
     private Fixture _fixture = null!;
 
