@@ -29,12 +29,12 @@ public class TokenizerFixtureTests
 
     [Test]
     public void Sentencepiece_vocabulary_in_gguf_agrees_with_its_json_twin() =>
-        Check(Tokenizer.FromGguf(GgufMetadata.Read(Shared.Path("fixtures", "models", "llava-gqa-gguf", "model-bf16.gguf")), "gguf"), "llama");
+        Check(Tokenizer.FromGguf(ConfigHeaders.Gguf(Shared.Path("fixtures", "models", "llava-gqa-gguf", "model-bf16.gguf")).Metadata, "gguf"), "llama");
 
     [Test]
     public void Byte_level_vocabulary_in_gguf_agrees_with_its_json_twin()
     {
-        var metadata = GgufMetadata.Read(Shared.Path("models", "SmolLM2-135M-Instruct.Q4_1.gguf"));
+        var metadata = ConfigHeaders.Gguf(Shared.Path("models", "SmolLM2-135M-Instruct.Q4_1.gguf")).Metadata;
         var tokenizer = Tokenizer.FromGguf(metadata, "gguf");
         Check(tokenizer, "smollm");
         Assert.That(tokenizer.EndIds, Is.EquivalentTo(new[] { 0, 2 }));
