@@ -18,7 +18,11 @@ internal static class PullCommand
             AllowMultipleArgumentsPerToken = true,
         };
         var folder = new Option<string?>("--dir") { Description = "Put plain files into this folder instead of the cache.", HelpName = "DIR" };
-        var tokenFile = new Option<string?>("--token-file") { Description = "A file that holds the account's token; by default HF_TOKEN and what huggingface_hub reads.", HelpName = "FILE" };
+        var tokenFile = new Option<string?>("--token-file")
+        {
+            Description = "A file that holds the account's token; by default HF_TOKEN and what huggingface_hub reads.",
+            HelpName = "FILE",
+        };
         var command = new Command(
             "pull", "Fetches a model from a Hugging Face hub (HF_ENDPOINT) into the cache of its tools (HF_HUB_CACHE, HF_HOME), and prints its folder. " +
             "Goes on where it was interrupted; checks every file; never fetches pickles. With HF_HUB_OFFLINE=1 only looks into the cache.")

@@ -53,7 +53,7 @@ public class PullCommandTests
     {
         var (code, output, error) = Run("pull", "org/name");
         Assert.That(code, Is.Zero, error);
-        Assert.That(error, Does.StartWith("trimtab: skipped 1 files").And.Contain("pytorch_model.bin"));
+        Assert.That(error, Does.StartWith("trimtab: skipped 'pytorch_model.bin'"));
         Assert.That(output.TrimEnd(), Is.EqualTo(Path.Combine(_folder, "hub", "models--org--name", "snapshots", HubServer.Commit)));
         var answers = new[] { output.TrimEnd(), "org/name", Path.Combine(_folder, "llava") }
             .Select(model => Run("generate", "-m", model, "-p", "in the rain", "-n", "4", "--ignore-eos")).ToArray();

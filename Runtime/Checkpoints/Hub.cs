@@ -86,7 +86,10 @@ public static class Hub
         Directory.CreateDirectory(store.Root);
         var total = 0L;
         foreach (var file in missing.DistinctBy(file => store is HubCacheStore ? file.Tag : file.Name))
-            total += await store.HasContentAsync(file, cancel).ConfigureAwait(false) ? 0 : file.Size - Math.Clamp(HubTransfer.Length(store.Incomplete(file)), 0, file.Size);
+        {
+            if (!await store.HasContentAsync(file, cancel).ConfigureAwait(false))
+                total += file.Size - Math.Clamp(HubTransfer.Length(store.Incomplete(file)), 0, file.Size);
+        }
         if (total > 0 && options.FreeSpace(store.Root) is var free && total > free)
             throw new HubException($"{store.Root}: needs {Size(total)} and has {Size(free)} free; make room, or set HF_HUB_CACHE to another disk");
 
@@ -129,7 +132,7 @@ public static class Hub
                 : $"{page}: has no files");
         }
         if (skipped.Count > 0)
-            notes.Add($"skipped {skipped.Count} files that are never fetched: {never}");
+            notes.Add($"skipped {never}");
         if (patterns.Where(pattern => !wanted.Any(file => HubNames.Matches(pattern, file.Name))).ToList() is { Count: > 0 } idle)
             notes.Add($"no file matches {List(idle.Select(Quote))}");
         if (patterns.Count == 0 && !selected.Any(file => HubNames.IsWeights(file.Name)))
@@ -162,7 +165,10 @@ public static class Hub
     }
 
     private static Task ForEachAsync(int count, Func<int, CancellationToken, Task> run, CancellationToken cancel)
-        => Parallel.ForAsync(0, count, new ParallelOptions { MaxDegreeOfParallelism = Streams, CancellationToken = cancel }, async (i, stop) => await run(i, stop).ConfigureAwait(false));
+    {
+        var options = new ParallelOptions { MaxDegreeOfParallelism = Streams, CancellationToken = cancel };
+        return Parallel.ForAsync(0, count, options, async (i, stop) => await run(i, stop).ConfigureAwait(false));
+    }
 
     private static string Size(long bytes) => bytes >= 1 << 30 ? $"{bytes / (double)(1 << 30):F1} GiB" : $"{bytes / (double)(1 << 20):F1} MiB";
 }

@@ -133,7 +133,8 @@ internal sealed class HubClient : IDisposable
                     response.Dispose();
                     continue;
                 }
-                if (response.StatusCode is not (HttpStatusCode.OK or HttpStatusCode.PartialContent) && !(response.StatusCode == HttpStatusCode.RequestedRangeNotSatisfiable && offset > 0))
+                var unsatisfiable = offset > 0 && response.StatusCode == HttpStatusCode.RequestedRangeNotSatisfiable;
+                if (response.StatusCode is not (HttpStatusCode.OK or HttpStatusCode.PartialContent) && !unsatisfiable)
                     throw Failure(response, uri, home, file);
                 if (response.Content.Headers.ContentEncoding.FirstOrDefault(e => !e.Equals("identity", StringComparison.OrdinalIgnoreCase)) is { } encoding)
                     throw new HubException($"{uri.Authority} sends {Quote(encoding)}-encoded content that was not asked for");
@@ -156,7 +157,8 @@ internal sealed class HubClient : IDisposable
     }
 
     private bool IsHome(Uri uri)
-        => uri.Scheme == _options.Endpoint.Scheme && uri.Port == _options.Endpoint.Port && uri.IdnHost.Equals(_options.Endpoint.IdnHost, StringComparison.OrdinalIgnoreCase);
+        => uri.Scheme == _options.Endpoint.Scheme && uri.Port == _options.Endpoint.Port
+            && uri.IdnHost.Equals(_options.Endpoint.IdnHost, StringComparison.OrdinalIgnoreCase);
 
     /// <summary>Runs one step of a conversation; a break in it, or silence for too long, is worth another try.</summary>
     private async Task<T> GuardAsync<T>(Func<CancellationToken, Task<T>> run, Uri uri, CancellationToken cancel)

@@ -90,7 +90,8 @@ internal static class HubNames
     }
 
     private static bool IsPart(string part)
-        => part.Length is > 0 and <= 96 && part.All(c => char.IsAsciiLetterOrDigit(c) || c is '-' or '_' or '.') && part[0] is not ('-' or '.') && part[^1] is not ('-' or '.');
+        => part.Length is > 0 and <= 96 && part.All(c => char.IsAsciiLetterOrDigit(c) || c is '-' or '_' or '.')
+            && part[0] is not ('-' or '.') && part[^1] is not ('-' or '.');
 
     private static bool IsUnicode(string text)
     {
