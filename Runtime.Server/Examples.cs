@@ -33,6 +33,12 @@ internal static class Examples
         ["see"] = ["trimtab see --image photo.jpg --out seen.png", "trimtab see --image photo.jpg --out seen.png --model llava"],
         ["inspect"] = ["trimtab inspect llava-1.5-7b-hf", "trimtab inspect cmrm.safetensors --json"],
         ["convert"] = ["trimtab convert cmrm.safetensors cmrm.gguf", "trimtab convert control-vector.gguf vectors.safetensors"],
+        ["pull"] =
+        [
+            "trimtab pull llava-hf/llava-1.5-7b-hf",
+            "trimtab pull Qwen/Qwen2-0.5B-Instruct-GGUF --file \"*q4_0.gguf\"",
+            "trimtab generate -m \"$(trimtab pull llava-hf/llava-1.5-7b-hf)\" -i photo.jpg -p \"What is this?\"",
+        ],
         ["completion"] = ["source <(trimtab completion bash)", "trimtab completion pwsh | Out-String | Invoke-Expression"],
     };
 

@@ -8,7 +8,7 @@ internal sealed class ModelArguments
 {
     private readonly Option<string> _model = new("--model", "-m")
     {
-        Description = "A Hugging Face folder or a .gguf file.",
+        Description = "A Hugging Face folder, a .gguf file, or ORG/NAME once it is pulled.",
         HelpName = "PATH",
         Required = true,
     };

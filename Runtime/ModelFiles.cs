@@ -34,11 +34,15 @@ public sealed class ModelFiles
     public string ImagePlaceholder => Spec.ImageTokenId is { } id && Tokenizer.TokenOf(id) is { } token ? token : "<image>";
 
     /// <summary>Opens what stands beside the weights.</summary>
-    /// <param name="path">A Hugging Face folder, a .safetensors file in one, or a .gguf file.</param>
+    /// <param name="path">
+    /// A Hugging Face folder, a .safetensors file in one, or a .gguf file; where there is nothing by that name, ORG/NAME in the
+    /// cache of Hugging Face's tools.
+    /// </param>
     /// <param name="mmproj">The vision file of a GGUF model; null looks for *mmproj*.gguf beside it.</param>
     /// <exception cref="FileNotFoundException">There is nothing to open.</exception>
     public static ModelFiles Open(string path, string? mmproj = null)
     {
+        path = Locate(path);
         if (FindGguf(path) is not { } gguf)
             return OpenFolder(path, Folder(path));
         using var source = ModelSource.OpenGguf(gguf, mmproj ?? FindMmproj(gguf));
@@ -51,6 +55,7 @@ public sealed class ModelFiles
     /// <param name="weights">The opened checkpoint files.</param>
     public static ModelFiles OpenWithWeights(string path, string? mmproj, out ModelSource weights)
     {
+        path = Locate(path);
         var gguf = FindGguf(path);
         weights = gguf is null ? ModelSource.OpenFolder(Folder(path)) : ModelSource.OpenGguf(gguf, mmproj ?? FindMmproj(gguf));
         try
@@ -67,6 +72,7 @@ public sealed class ModelFiles
     /// <summary>Opens a tokenizer alone: a tokenizer.json, a folder that holds one, or a GGUF file.</summary>
     public static Tokenizer OpenTokenizer(string path)
     {
+        path = Locate(path);
         var gguf = FindGguf(path);
         if (gguf is null)
             return Tokenizer.Open(File.Exists(path) && !IsTokenizer(path) ? Folder(path) : path);
@@ -185,10 +191,13 @@ public sealed class ModelFiles
 
     private static bool IsTokenizer(string path) => path.EndsWith("tokenizer.json", StringComparison.Ordinal);
 
+    // What lies at the path always wins over a model of that name in the cache.
+    private static string Locate(string path) => File.Exists(path) || Directory.Exists(path) ? path : HubCache.Find(path) ?? path;
+
     private static string Folder(string path)
         => Directory.Exists(path) ? path
         : File.Exists(path) ? System.IO.Path.GetDirectoryName(System.IO.Path.GetFullPath(path))!
-        : throw new FileNotFoundException($"{path}: no such file or folder", path);
+        : throw new FileNotFoundException($"{path}: no such file or folder{(HubCache.IsName(path) ? ", nor a model in the cache (see: pull)" : "")}", path);
 
     private static string? FindGguf(string path)
     {

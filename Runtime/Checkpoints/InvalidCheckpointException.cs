@@ -21,6 +21,6 @@ public sealed class InvalidCheckpointException(string message, Exception? inner 
     }
 
     /// <summary>Files name tensors as they like, with line breaks and terminal codes too: those do not reach a terminal.</summary>
-    private static string OneLine(string text) =>
+    internal static string OneLine(string text) =>
         text.Any(char.IsControl) ? string.Concat(text.Select(c => char.IsControl(c) ? '\uFFFD' : c)) : text;
 }
