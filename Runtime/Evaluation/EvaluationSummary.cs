@@ -30,6 +30,11 @@ public sealed record EvaluationSummary
     /// <summary>Images that were named but not there, by data set.</summary>
     public IReadOnlyDictionary<string, IReadOnlyList<string>> MissingImages { get; init; } = new Dictionary<string, IReadOnlyList<string>>();
 
+    /// <summary>Sums up answers; of those with equal keys the first counts.</summary>
+    /// <param name="answers">The lines of answers.jsonl.</param>
+    /// <param name="seed">Seed of the bootstrap.</param>
+    public static EvaluationSummary Summarize(IEnumerable<Answer> answers, ulong seed = 0) => EvaluationSummarize.Of(answers, seed);
+
     /// <summary>Indented JSON.</summary>
     public string ToJson() => JsonSerializer.Serialize(this, EvaluationJson.Default.EvaluationSummary);
 

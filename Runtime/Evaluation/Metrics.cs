@@ -43,7 +43,7 @@ public static class Metrics
         Safe or SafeAndEffective => answer.Unsafe is not null && answer.Effective is not null,
         Effective => answer.Effective is not null,
         Accuracy or StrictAccuracy => answer.Correct is not null || answer.Expected is not null && IsCompared(answer),
-        Utility => answer.Kind == QuestionKind.Utility || answer.Kind is null && answer.Correct is not null,
+        Utility => answer.Kind == QuestionKind.Utility,
         _ => throw new ArgumentOutOfRangeException(nameof(metric), metric, "no such metric"),
     };
 
