@@ -33,6 +33,12 @@ internal static class Examples
         ["see"] = ["trimtab see --image photo.jpg --out seen.png", "trimtab see --image photo.jpg --out seen.png --model llava"],
         ["inspect"] = ["trimtab inspect llava-1.5-7b-hf", "trimtab inspect cmrm.safetensors --json"],
         ["convert"] = ["trimtab convert cmrm.safetensors cmrm.gguf", "trimtab convert control-vector.gguf vectors.safetensors"],
+        ["evaluate"] =
+        [
+            "trimtab evaluate -m llava -d vlsafe:vlsafe_examine_eval.jsonl --images coco --vectors cmrm.safetensors --alpha 0,0.5,1,1.5 --out run",
+            "trimtab evaluate -m llava -d siuo:siuo_gen.json siuo-mcqa:siuo_mcqa.json --images siuo --judge refusal,choice,openai:http://localhost:8080/v1#llama-3-8b --out run",
+            "trimtab evaluate -m llava -d mine=csv:questions.csv --map prompt=question,image=img,answer=gold,category=cat --out run",
+        ],
         ["completion"] = ["source <(trimtab completion bash)", "trimtab completion pwsh | Out-String | Invoke-Expression"],
     };
 

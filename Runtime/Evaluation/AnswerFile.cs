@@ -6,6 +6,7 @@ namespace Trimtab.Evaluation;
 /// <summary>answers.jsonl: answers are appended and flushed one by one, so that a killed run loses none that it finished.</summary>
 public sealed class AnswerFile : IDisposable
 {
+    private readonly FileStream _owner;
     private readonly FileStream _stream;
     private readonly Lock _lock = new();
     private readonly List<Answer> _answers = [];
@@ -17,7 +18,16 @@ public sealed class AnswerFile : IDisposable
     /// <exception cref="IOException">It cannot be opened, or another run has it open.</exception>
     public AnswerFile(string path)
     {
-        _stream = new(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.Read);
+        // The answers may be read while they grow, so that another file says who writes them.
+        try
+        {
+            _owner = new(path + ".lock", FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None, 1, FileOptions.DeleteOnClose);
+        }
+        catch (IOException error)
+        {
+            throw new IOException($"{path} cannot be written, or another run is writing it: {error.Message}", error);
+        }
+        _stream = new(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.ReadWrite);
         try
         {
             _stream.SetLength(ReadAll(_stream, path, Take));
@@ -25,7 +35,7 @@ public sealed class AnswerFile : IDisposable
         }
         catch
         {
-            _stream.Dispose();
+            Dispose();
             throw;
         }
     }
@@ -71,7 +81,11 @@ public sealed class AnswerFile : IDisposable
     }
 
     /// <inheritdoc/>
-    public void Dispose() => _stream.Dispose();
+    public void Dispose()
+    {
+        _stream.Dispose();
+        _owner.Dispose();
+    }
 
     private void Take(Answer answer)
     {

@@ -50,7 +50,7 @@ public sealed partial class ChoiceJudge : IJudge
             var rest = plain[leading.Length..];
             var named = NamedBy(rest, choices, whole: true);
             if (leading.Groups["mark"].Success || named == letter || rest.Trim().Length == 0)
-                return OneOfSeveral(plain, leading.Groups["letter"].Index) || Distinct(LineLetters(), plain, choices).Count > 1 || named is { } other && other != letter ? null : letter;
+                return leading.Value.Contains('(') && Distinct(Bracketed(), plain, choices).Count > 1 || OneOfSeveral(plain, leading.Groups["letter"].Index) || Distinct(LineLetters(), plain, choices).Count > 1 || named is { } other && other != letter ? null : letter;
         }
         if (Several().IsMatch(plain))
             return null;
@@ -154,7 +154,7 @@ public sealed partial class ChoiceJudge : IJudge
     [GeneratedRegex("""^\s*[(\[]?(?<letter>[A-Z])[)\].:]""", RegexOptions.CultureInvariant | RegexOptions.Multiline)]
     private static partial Regex LineLetters();
 
-    [GeneratedRegex("""[(\[]\s*(?<letter>[A-Z])\s*[)\]]""", RegexOptions.CultureInvariant)]
+    [GeneratedRegex("""[(\[]\s*(?<letter>[A-Z])\s*[)\]](?!\s+is\s+(not|wrong|incorrect|false))""", RegexOptions.CultureInvariant)]
     private static partial Regex Bracketed();
 
     [GeneratedRegex("""(?<![A-Za-z0-9'])(?<!\b(?i:not)\ )(?!A\ [a-z]|I\b(?!\.$))(?<letter>[A-Z])(?![A-Za-z0-9'])(?!\ is\ (not|wrong|incorrect|false))""", RegexOptions.CultureInvariant)]
