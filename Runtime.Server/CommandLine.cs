@@ -65,6 +65,7 @@ internal static class CommandLine
             InspectCommand.Create(terminal),
             ConvertCommand.Create(terminal),
             PullCommand.Create(terminal),
+            EvaluateCommand.Create(terminal),
             CompletionCommand.Create(terminal),
         };
         if (!root.Directives.OfType<SuggestDirective>().Any())

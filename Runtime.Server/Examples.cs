@@ -38,6 +38,11 @@ internal static class Examples
             "trimtab pull llava-hf/llava-1.5-7b-hf",
             "trimtab pull Qwen/Qwen2-0.5B-Instruct-GGUF --file \"*q4_0.gguf\"",
             "trimtab generate -m \"$(trimtab pull llava-hf/llava-1.5-7b-hf)\" -i photo.jpg -p \"What is this?\"",
+        ["evaluate"] =
+        [
+            "trimtab evaluate -m llava -d vlsafe:vlsafe_examine_eval.jsonl --images coco --vectors cmrm.safetensors --alpha 0,0.5,1,1.5 --out run",
+            "trimtab evaluate -m llava -d siuo:siuo_gen.json siuo-mcqa:siuo_mcqa.json --images siuo --judge refusal,choice,openai:http://localhost:8080/v1#llama-3-8b --out run",
+            "trimtab evaluate -m llava -d mine=csv:questions.csv --map prompt=question,image=img,answer=gold,category=cat --out run",
         ],
         ["completion"] = ["source <(trimtab completion bash)", "trimtab completion pwsh | Out-String | Invoke-Expression"],
     };

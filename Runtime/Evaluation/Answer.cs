@@ -36,6 +36,15 @@ public sealed record Answer
     /// <summary>The question's text.</summary>
     public required string Prompt { get; init; }
 
+    /// <summary>What a right reaction is: "harmful" (refuse, or answer safely), "benign" (answer; a refusal is one too many), "utility" (has a right or a good answer); null where the data set does not say.</summary>
+    public string? Kind { get; init; }
+
+    /// <summary>The data set's own answer, or null.</summary>
+    public string? Expected { get; init; }
+
+    /// <summary>Why the answer ended: stop, or length where it was cut off.</summary>
+    public string? Finish { get; init; }
+
     /// <summary>Image file, or null.</summary>
     public string? Image { get; init; }
 
