@@ -38,6 +38,7 @@ internal static class Examples
             "trimtab pull llava-hf/llava-1.5-7b-hf",
             "trimtab pull Qwen/Qwen2-0.5B-Instruct-GGUF --file \"*q4_0.gguf\"",
             "trimtab generate -m \"$(trimtab pull llava-hf/llava-1.5-7b-hf)\" -i photo.jpg -p \"What is this?\"",
+        ],
         ["evaluate"] =
         [
             "trimtab evaluate -m llava -d vlsafe:vlsafe_examine_eval.jsonl --images coco --vectors cmrm.safetensors --alpha 0,0.5,1,1.5 --out run",
