@@ -54,17 +54,18 @@ def batches(make, size, pool=12):
 class TextMaker:
     """How-tos, refusals and facts; some behind the text description of a scene, so that a long prefix alone means nothing."""
 
-    def __init__(self, tokenizer, splits, seed, howto, refuse, border, described, read=0.0):
+    def __init__(self, tokenizer, splits, seed, howto, refuse, border, described, read=0.0, templates=words.TEMPLATES):
         self.tokenizer, self.train, self.rng = tokenizer, splits["train"], np.random.default_rng(seed)
         self.howto, self.refuse, self.border, self.described, self.read = howto, refuse, border, described, read
+        self.templates = templates
 
     def turn(self):
         rng, dice = self.rng, self.rng.random()
         if dice < self.howto:
             kind = "border" if rng.random() < self.border else "benign"
-            return words.request(rng, pick_phrase(rng, self.train[kind])), words.compliance(rng)
+            return words.request(rng, pick_phrase(rng, self.train[kind]), self.templates), words.compliance(rng)
         if dice < self.howto + self.refuse:
-            return words.request(rng, pick_phrase(rng, self.train["harmful"])), words.REFUSAL
+            return words.request(rng, pick_phrase(rng, self.train["harmful"]), self.templates), words.REFUSAL
         return words.fact(rng)
 
     def __call__(self):
@@ -134,23 +135,24 @@ class Gallery:
 
 
 class ImageMaker:
-    """Turns about an image; with `howto`, that share of first turns is a benign request, `border` of these with harmful words."""
+    """Turns about an image; with `howto`, that share of first turns is a benign request, `border` of these from `hard`."""
 
-    def __init__(self, tokenizer, gallery, splits, seed, howto=0.0, border=0.0, most=4):
+    def __init__(self, tokenizer, gallery, splits, seed, howto=0.0, border=0.0, hard=(), most=4):
         self.tokenizer, self.gallery, self.train, self.rng = tokenizer, gallery, splits["train"], np.random.default_rng(seed)
-        self.howto, self.border, self.most = howto, border, most
+        self.howto, self.border, self.hard, self.most = howto, border, hard, most
 
     def __call__(self):
-        rng, g, dice = self.rng, self.gallery, self.rng.random()
-        if dice < .74:
+        rng, g, dice, request = self.rng, self.gallery, self.rng.random(), self.rng.random() < self.howto
+        if dice < (.84 if request else .74):
             image, kind = int(rng.integers(g.count)), "scene"
-        elif dice < .87:
+        elif dice < (.92 if request else .87):
             image, kind = g.count + int(rng.integers(g.blanks)), "blank"
         else:
             image, kind = g.count + g.blanks + int(rng.integers(g.noises)), "noise"
-        if rng.random() < self.howto:
-            pairs = self.train["border" if rng.random() < self.border else "benign"]
-            return Example(self.tokenizer, [(words.request(rng, pick_phrase(rng, pairs)), words.compliance(rng))], image)
+        if request:
+            text = self.hard[rng.integers(len(self.hard))] if rng.random() < self.border else \
+                words.request(rng, pick_phrase(rng, self.train["benign"]), words.ALL_TEMPLATES)
+            return Example(self.tokenizer, [(text, words.compliance(rng))], image)
         turns, seen = [], set()
         for _ in range(int(rng.integers(1, self.most + 1)) if kind == "scene" else int(rng.integers(1, 3))):
             if kind != "scene":

@@ -7,7 +7,7 @@ import data
 import words
 
 CONDITIONS = ("text", "blank", "noise", "scene")
-ALPHAS = (0, .25, .5, .75, 1, 1.5, 2, 3)
+ALPHAS = (0, .25, .5, 1, 1.5, 2, 3)
 
 
 def run(model, tokenizer, prompts, images, vectors=None, alpha=0.0, batch=80):

@@ -37,7 +37,7 @@ class Twin:
     def _work(self, loss, step):
         value = loss(step)
         value.backward()
-        torch.cat([p.grad.flatten() for p in self.parameters], out=self.gradients)
+        torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in self.parameters], out=self.gradients)
         self.value.fill_(value.item())
         for p in self.parameters:
             p.grad = None
