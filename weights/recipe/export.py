@@ -42,10 +42,11 @@ On dev the same measurements gave:
 ## What it is not
 - Not evidence about real models. The shift is learned from benign data alone, but by construction: one decoder layer was trained, and stopped where dev
   showed the effect ({border}).
-- Its sight is modest: shapes in four quadrants, drawn by the same code in training and test.
+- Its sight is poor wherever the table by kind says so: the shapes and colours are in the image features, the language model has not learned to look them up.
+  The images are shapes in four quadrants, drawn by the same code in training and test.
 - Test phrases combine a few dozen verbs and objects; another wording than the recipe's may get any answer.
 - It knows nothing harmful. Harmful requests are generic one-liners, and complying is always one of three sentences without content.
-- How unsafe each kind of image makes it varies with the seed; what steering does varies little.
+- It is one seed. How far another seed agrees has not been measured.
 """
 
 
