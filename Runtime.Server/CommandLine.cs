@@ -57,6 +57,8 @@ internal static class CommandLine
         {
             Verbose,
             GenerateCommand.Create(terminal),
+            ExtractCommand.Create(terminal),
+            CalibrateCommand.Create(terminal),
             ScoreCommand.Create(terminal),
             TraceCommand.Create(terminal),
             TokenizeCommand.Create(terminal),

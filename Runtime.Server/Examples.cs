@@ -19,8 +19,20 @@ internal static class Examples
         [
             "trimtab generate -m SmolLM2-135M-Instruct.Q4_1.gguf -p \"Why is the sky blue?\"",
             "trimtab generate -m llava -i photo.jpg -p \"What is this?\" --vectors cmrm.safetensors --alpha 1 --scope prefill",
+            "trimtab generate -m llava -i photo.jpg -p \"What is this?\" --sample-level --vectors cmrm.safetensors --cap 3",
             "trimtab generate -m llava --raw -i a.png -p \"USER: <image>\\nHi ASSISTANT:\" --json",
             "echo \"Tell me a story.\" | trimtab generate -m model.gguf -p - --temperature 0.8 --seed 7",
+        ],
+        ["extract"] =
+        [
+            "trimtab extract -m llava --anchors harmful.txt --out cmrm.safetensors",
+            "trimtab extract -m llava --anchors harmful.jsonl --field question --method sequential --out cmrm.safetensors",
+            "trimtab extract -m llava --anchors harmful.txt --image noise --seed 1 --method pc --limit 200 --out cmrm.gguf",
+        ],
+        ["calibrate"] =
+        [
+            "trimtab calibrate -m llava --vectors cmrm.safetensors --harmful dev-harmful.txt --benign dev-benign.txt",
+            "trimtab calibrate -m llava --vectors cmrm.safetensors --harmful h.jsonl --benign b.jsonl --utility vqa.jsonl --alpha 0.5,1 --layers \"all;1-16\"",
         ],
         ["score"] = ["trimtab score -m model.gguf -p @book.txt --json"],
         ["trace"] = ["trimtab trace -m llava -i photo.jpg -p \"What is this?\" --out states.safetensors"],

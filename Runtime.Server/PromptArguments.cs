@@ -1,6 +1,7 @@
 using System.CommandLine;
 using Trimtab.Engine;
 using Trimtab.Imaging;
+using Trimtab.Text;
 
 namespace Trimtab.Server;
 
@@ -49,7 +50,20 @@ internal sealed class PromptArguments
     public Prompt Build(ParseResult parse, VisionLanguageModel model, Terminal terminal)
     {
         var (text, images) = Read(parse, terminal);
-        return parse.GetValue(_raw) ? model.Raw(text, images) : model.Chat(text, images, parse.GetValue(_system));
+        return Build(parse, model, text, images);
+    }
+
+    /// <summary>A prompt of what <see cref="Read"/> read.</summary>
+    public Prompt Build(ParseResult parse, VisionLanguageModel model, string text, IReadOnlyList<Image> images)
+        => parse.GetValue(_raw) ? model.Raw(text, images) : model.Chat(text, images, parse.GetValue(_system));
+
+    /// <summary>The same prompt with blank images and without any, on which the shift of this very request is measured.</summary>
+    public PromptPair BuildPair(ParseResult parse, VisionLanguageModel model, string text, int images)
+    {
+        if (parse.GetValue(_raw))
+            return model.RawPair(text);
+        List<ChatMessage> messages = parse.GetValue(_system) is { } system ? [new("system", system)] : [];
+        return model.ChatPair([.. messages, new("user", text, images)]);
     }
 
     /// <summary>Reads everything that can fail before a model is loaded for it.</summary>

@@ -1,4 +1,5 @@
 using Spectre.Console;
+using Trimtab.Evaluation;
 using Trimtab.Model;
 
 namespace Trimtab.Server;
@@ -31,11 +32,37 @@ internal sealed record Terminal(TextWriter Output, TextWriter Error, TextReader 
             });
     }
 
+    /// <summary>Runs something of many steps, with a bar, a rate and the time left where a person watches.</summary>
+    public async Task<T> WithSteps<T>(string title, string unit, Func<IProgress<StepProgress>?, Task<T>> run)
+    {
+        if (!Watched)
+            return await run(null).ConfigureAwait(false);
+        var console = AnsiConsole.Create(new() { Out = new AnsiConsoleOutput(Error) });
+        return await console.Progress()
+            .AutoClear(true)
+            .Columns(new TaskDescriptionColumn(), new ProgressBarColumn(), new PercentageColumn(), new ElapsedTimeColumn(), new RemainingTimeColumn())
+            .StartAsync(async context =>
+            {
+                var task = context.AddTask(Markup.Escape(title), maxValue: 1);
+                return await run(new Steps(progress =>
+                {
+                    task.MaxValue = Math.Max(1, progress.Total);
+                    task.Value = progress.Done;
+                    task.Description = Markup.Escape($"{title}: {progress.Done} of {progress.Total} {unit}");
+                })).ConfigureAwait(false);
+            }).ConfigureAwait(false);
+    }
+
     /// <summary>Tells a person something beside the result.</summary>
     public void Note(string text)
     {
         if (Watched)
             Error.WriteLine(text);
+    }
+
+    private sealed class Steps(Action<StepProgress> action) : IProgress<StepProgress>
+    {
+        void IProgress<StepProgress>.Report(StepProgress value) => action(value);
     }
 
     private sealed class Loading(Action<LoadProgress> action) : IProgress<LoadProgress>

@@ -42,7 +42,7 @@ public sealed record GenerationUpdate(string Text, Sampled? Token, FinishReason 
 /// A vision-language model (or a language model alone) opened from disk, with everything a host needs: tokenizer, chat
 /// template, image processor, network, and an engine thread that batches whatever is generated at the same time.
 /// </summary>
-public sealed class VisionLanguageModel : IDisposable
+public sealed partial class VisionLanguageModel : IDisposable
 {
     private readonly Device? _ownDevice;
     private readonly ModelOptions _options;

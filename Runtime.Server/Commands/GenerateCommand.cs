@@ -21,7 +21,7 @@ internal static class GenerateCommand
         foreach (var option in (ReadOnlySpan<Option>)[maxTokens, stop, ignoreEos, special])
             command.Options.Add(option);
         sampling.AddTo(command);
-        steering.AddTo(command);
+        steering.AddWithSampleLevelTo(command);
         command.Options.Add(json);
         command.SetAction(async (parse, cancel) =>
         {
@@ -30,9 +30,11 @@ internal static class GenerateCommand
                 throw new UsageException("--max-tokens is negative; expected 0 or more");
             if ((parse.GetValue(stop) ?? []).Contains(""))
                 throw new UsageException("--stop is empty; expected a text");
+            steering.Check(parse);
             prompt.Read(parse, terminal with { Input = TextReader.Null }); // images and files are checked before a model is loaded
             using var opened = model.Open(parse, terminal, cancel);
-            var built = prompt.Build(parse, opened, terminal);
+            var (asked, images) = prompt.Read(parse, terminal);
+            var built = prompt.Build(parse, opened, asked, images);
             var options = new GenerationOptions
             {
                 MaxTokens = parse.GetValue(maxTokens),
@@ -40,7 +42,7 @@ internal static class GenerateCommand
                 Stop = parse.GetValue(stop) ?? [],
                 IgnoreEos = parse.GetValue(ignoreEos),
                 SkipSpecial = !parse.GetValue(special),
-                Steering = steering.Read(parse, opened),
+                Steering = await steering.ReadAsync(parse, opened, terminal, () => prompt.BuildPair(parse, opened, asked, images.Count), cancel).ConfigureAwait(false),
                 HashLogits = parse.GetValue(json),
             };
             var streamed = !parse.GetValue(json);
@@ -83,6 +85,8 @@ internal static class GenerateCommand
             writer.WriteNumber("alpha", steering.Alpha);
             writer.WriteString("scope", steering.Scope.ToString().ToLowerInvariant());
             writer.WriteString("layers", steering.Layers?.ToString() ?? "all");
+            writer.WriteBoolean("calibrated", steering.Calibrated);
+            writer.WriteString("level", steering.Vectors.Metadata.GetValueOrDefault("method") == "sample" ? "sample" : "dataset");
             writer.WriteEndObject();
         }
         writer.WriteStartObject("usage");

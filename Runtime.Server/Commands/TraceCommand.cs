@@ -21,7 +21,7 @@ internal static class TraceCommand
             using var opened = model.Open(parse, terminal, cancel);
             var sequence = await opened.RunAsync(
                 prompt.Build(parse, opened, terminal),
-                new() { MaxTokens = 0, Capture = true, Steering = steering.Read(parse, opened) }, cancel).ConfigureAwait(false);
+                new() { MaxTokens = 0, Capture = true, Steering = steering.Read(parse, opened, terminal) }, cancel).ConfigureAwait(false);
             var text = opened.Network.Spec.Text;
             var target = parse.GetRequiredValue(file);
             SafetensorsWriter.Write(target,

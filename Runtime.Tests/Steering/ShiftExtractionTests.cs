@@ -136,6 +136,79 @@ public class ShiftExtractionTests
         Assert.That(() => new ShiftExtraction(0, 2), Throws.TypeOf<ArgumentOutOfRangeException>());
     }
 
+    [Test]
+    public void A_component_as_long_as_its_deviation_keeps_the_populations()
+    {
+        var extraction = new ShiftExtraction(1, 2);
+        foreach (var along in new[] { -1f, -3, -8 })
+            extraction.Add([along, 0.5f]);
+        // Projections −1, −3, −8: mean −4, variance (9 + 1 + 16) / 3; the sign follows the mean.
+        Assert.That(extraction.Compute(ShiftMethod.PcSigma)[0], Is.EqualTo(new[] { -(float)Math.Sqrt(26 / 3.0), 0 }).Within(1e-6));
+        Assert.That(extraction.Compute(ShiftMethod.Sequential), Is.EqualTo(extraction.Compute(ShiftMethod.Mean)));
+        var shift = extraction.Measure(ShiftMethod.Pc)[0];
+        Assert.That(shift.Norm, Is.EqualTo(4).Within(1e-9));
+        Assert.That(shift.Explained, Is.EqualTo(1).Within(1e-9));
+        Assert.That(shift.Cosine, Is.EqualTo(4 / Math.Sqrt(16.25)).Within(1e-9));
+        Assert.That(shift.ProjectionMean, Is.EqualTo(4).Within(1e-9));
+        Assert.That(shift.ProjectionSigma, Is.EqualTo(Math.Sqrt(26 / 3.0)).Within(1e-9));
+        // Even anchors −1 and −8 vary along x; the odd one alone is its own mean.
+        Assert.That(shift.SplitHalf, Is.EqualTo(3 / Math.Sqrt(9.25)).Within(1e-9));
+    }
+
+    [Test]
+    public void One_anchor_has_no_halves_and_no_deviation()
+    {
+        var extraction = new ShiftExtraction(2, 2);
+        extraction.Add([3, 4, 0, 0]);
+        var shifts = extraction.Measure(ShiftMethod.Mean);
+        Assert.That(shifts[0].SplitHalf, Is.NaN);
+        Assert.That((shifts[0].ProjectionMean, shifts[0].ProjectionSigma, shifts[0].Cosine), Is.EqualTo((5.0, 0.0, 1.0)));
+        Assert.That((shifts[1].Norm, shifts[1].ProjectionMean), Is.EqualTo((0.0, 0.0)));
+        Assert.That(shifts[1].Cosine, Is.NaN);
+        Assert.That(extraction.Compute(ShiftMethod.PcSigma)[0], Is.EqualTo(new float[2]));
+    }
+
+    [TestCase(300, 310, 1.0), TestCase(310, 300, 1.0), TestCase(300, 300, 1e-20), TestCase(300, 300, 1e18)]
+    public void Large_sets_agree_with_what_power_iteration_finds(int anchors, int width, double scale)
+    {
+        // Both sides above 256: Lanczos. Two strong directions, the weaker 0.8 of the stronger, in uniform noise.
+        var random = new Random(anchors);
+        var rows = new double[anchors][];
+        for (var i = 0; i < anchors; i++)
+        {
+            rows[i] = [.. Enumerable.Range(0, width).Select(_ => random.NextDouble() - 0.5)];
+            rows[i][3] += 20 * Math.Sin(i);
+            rows[i][7] += 16 * Math.Cos(1.7 * i);
+        }
+        var extraction = new ShiftExtraction(1, width);
+        foreach (var row in rows)
+            extraction.Add(Array.ConvertAll(row, value => (float)(scale * value)));
+        var unit = extraction.Compute(ShiftMethod.UnitPc)[0];
+        for (var j = 0; j < width; j++)
+        {
+            var mean = rows.Average(row => row[j]);
+            foreach (var row in rows)
+                row[j] -= mean;
+        }
+        var expected = new double[width];
+        Array.Fill(expected, 1);
+        for (var step = 0; step < 200; step++)
+        {
+            var next = new double[width];
+            foreach (var row in rows)
+            {
+                var projection = row.Zip(expected, (a, b) => a * b).Sum();
+                for (var j = 0; j < width; j++)
+                    next[j] += projection * row[j];
+            }
+            var length = Math.Sqrt(next.Sum(value => value * value));
+            expected = Array.ConvertAll(next, value => value / length);
+        }
+        Assert.That(Math.Abs(unit.Zip(expected, (a, b) => a * b).Sum()), Is.EqualTo(1).Within(1e-6));
+        var share = rows.Sum(row => Math.Pow(row.Zip(expected, (a, b) => a * b).Sum(), 2)) / rows.Sum(row => row.Sum(value => value * value));
+        Assert.That(extraction.Explained()[0], Is.EqualTo(share).Within(1e-6));
+    }
+
     private static double Length(float[] values) => Math.Sqrt(values.Sum(value => (double)value * value));
 
     private static double Distance(float[] left, float[] right) => Math.Sqrt(left.Zip(right, (a, b) => Math.Pow((double)a - b, 2)).Sum());

@@ -90,6 +90,58 @@ public class ShiftVectorsTests
     }
 
     [Test]
+    public void Projections_and_operating_point_survive_both_forms([Values("v.safetensors", "v.gguf")] string name)
+    {
+        var vectors = ShiftVectors.Create([[1, 2], [3, 4], null], new Dictionary<string, string>
+        {
+            [ShiftVectors.ProjectionMeansKey] = "[1, 2.5, 0]",
+            [ShiftVectors.ProjectionSigmasKey] = "[0.5,1e-1,0]",
+        });
+        Assert.That(vectors.OperatingPoint, Is.Null);
+        Assert.That(SteeringOptions.Of(vectors), Is.EqualTo(new SteeringOptions(vectors)));
+        var point = new OperatingPoint(0.1f, SteeringScope.Prefill, new([1, 2]));
+        vectors.With(point).Save(_files.At(name));
+        var read = ShiftVectors.Open(_files.At(name));
+        Assert.That(read.OperatingPoint, Is.EqualTo(point));
+        Assert.That(read.Projections, Is.EqualTo(new Projection[] { new(1, 0.5), new(2.5, 0.1), new(0, 0) }));
+        Assert.That(SteeringOptions.Of(read), Is.EqualTo(new SteeringOptions(read, 0.1f, SteeringScope.Prefill, new([1, 2])) { Calibrated = true }));
+        Assert.That(read.With(point with { Layers = null }).OperatingPoint!.Layers, Is.Null);
+        Assert.That(ShiftVectors.Create([[1, 2]]).Projections, Is.Null);
+    }
+
+    [TestCase("alpha", "much"), TestCase("alpha", "NaN"), TestCase("alpha", "1", "scope", "some"), TestCase("alpha", "1", "layers", "2-1")]
+    [TestCase("stats.projection_mean", "[1,2]"), TestCase("stats.projection_mean", "[1,2]", "stats.projection_sigma", "[1]")]
+    [TestCase("stats.projection_mean", "[1,2]", "stats.projection_sigma", "[1,-2]"), TestCase("stats.projection_mean", "[1,1e999]", "stats.projection_sigma", "[1,2]")]
+    [TestCase("stats.projection_mean", "[1,\"2\"]", "stats.projection_sigma", "[1,2]"), TestCase("stats.projection_mean", "[1,", "stats.projection_sigma", "[1,2]")]
+    public void Damaged_statistics_and_operating_points_are_refused_by_key(params string[] pairs)
+    {
+        SafetensorsWriter.Write(_files.At("v.safetensors"), [TensorData.Of("direction.1", [1], new float[1]), TensorData.Of("direction.2", [1], new float[1])],
+            pairs.Chunk(2).ToDictionary(pair => pair[0], pair => pair[1]));
+        Assert.That(() => ShiftVectors.Open(_files.At("v.safetensors")), Throws.TypeOf<InvalidCheckpointException>()
+            .With.Message.StartsWith(_files.At("v.safetensors")).And.Message.Contains("metadata").And.Message.Contains(pairs.Length == 2 ? pairs[0] : pairs[^2][..5]));
+    }
+
+    [Test]
+    public void A_cap_moves_the_projection_and_nothing_else()
+    {
+        var anchors = ShiftVectors.Create([[0, 2], [3, 4], [0, 0], null], new Dictionary<string, string>
+        {
+            [ShiftVectors.ProjectionMeansKey] = "[2,5,0,0]",
+            [ShiftVectors.ProjectionSigmasKey] = "[0.5,1,0,0]",
+        });
+        var own = ShiftVectors.Create([[7, 9], [3, 4], [1, 1], [2, 2]]);
+        var capped = own.Cap(anchors, 2);
+        Assert.That(capped[1].ToArray(), Is.EqualTo(new float[] { 7, 3 }), "9 is above 2 + 2 · 0.5");
+        Assert.That(capped[2].ToArray(), Is.EqualTo(new float[] { 3, 4 }), "within");
+        Assert.That(capped[3].ToArray(), Is.EqualTo(new float[] { 1, 1 }), "no direction");
+        Assert.That(capped[4].ToArray(), Is.EqualTo(new float[] { 2, 2 }), "no vector");
+        Assert.That(ShiftVectors.Create([[7, -9], [3, 4], null, null]).Cap(anchors, 0)[1].ToArray(), Is.EqualTo(new float[] { 7, 2 }));
+        Assert.That(() => own.Cap(ShiftVectors.Create([[1, 1]]), 1), Throws.ArgumentException.With.Message.Contains("statistics"));
+        Assert.That(() => own.Cap(anchors, -1), Throws.ArgumentException);
+        Assert.That(() => own.Cap(anchors, double.NaN), Throws.ArgumentException);
+    }
+
+    [Test]
     public void Half_precision_is_read()
     {
         SafetensorsWriter.Write(_files.At("v.safetensors"), [TensorData.Of("direction.3", DType.BF16, [2], new byte[] { 0x80, 0x3F, 0x20, 0xC0 }), TensorData.Of("direction.1", DType.F16, [2], new byte[] { 0, 0x3C, 0, 0xBC })]);

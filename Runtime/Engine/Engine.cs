@@ -27,8 +27,6 @@ public sealed record EngineOptions
 /// </summary>
 public sealed class Engine : IDisposable
 {
-    private const int MaxCaptures = 8;
-
     private readonly Network _network;
     private readonly KvCache _cache;
     private readonly Batch _batch;
@@ -37,6 +35,7 @@ public sealed class Engine : IDisposable
     private readonly FeatureStore _features;
     private readonly Queue<Sequence> _waiting = new();
     private readonly List<Sequence> _running = [];
+    private readonly List<Sequence> _kept = []; // ended, their pages for a sequence that goes on from them
     private readonly List<(Sequence Sequence, int LogitsRow, int Position)> _sampled = [];
     private readonly List<(Sequence Sequence, int Slot)> _captured = [];
     private readonly HashSet<int> _endIds;
@@ -61,7 +60,7 @@ public sealed class Engine : IDisposable
         var samples = options.MaxSequences + 64;
         _batch = new(Math.Max(_budget, options.MaxSequences), options.MaxSequences, KvCache.PagesFor(ContextLength), samples);
         _cache = new(network.Device, text, positions);
-        _step = new(network.Device, text, network.Decoder.Rope, _batch, MaxCaptures);
+        _step = new(network.Device, text, network.Decoder.Rope, _batch, maxCaptures: options.MaxSequences); // a prompt has one last token
         _bank = new(network.Device, text.Layers, text.HiddenSize);
         _features = new(network.Device, ContextLength, text.HiddenSize);
         _logits = new float[samples * text.VocabularySize];
@@ -70,6 +69,9 @@ public sealed class Engine : IDisposable
 
     /// <summary>Positions a sequence may reach.</summary>
     public int ContextLength { get; }
+
+    /// <summary>Pages that ended sequences may keep (<see cref="Sequence.Keep"/>).</summary>
+    internal int KeepPages => _cache.Pages - KvCache.PagesFor(ContextLength);
 
     /// <summary>Whether any sequence waits or runs.</summary>
     public bool Busy => _waiting.Count + _running.Count > 0;
@@ -141,11 +143,19 @@ public sealed class Engine : IDisposable
         foreach (var sequence in _running)
             sequence.End(FinishReason.Error, error);
         Retire();
+        _kept.ForEach(Free);
+        _kept.Clear();
     }
 
     /// <summary>Removes what has ended or was cancelled.</summary>
     private void Retire()
     {
+        _kept.RemoveAll(kept =>
+        {
+            if (kept.Cancelled)
+                Free(kept);
+            return kept.Cancelled;
+        });
         for (var i = _running.Count - 1; i >= 0; i--)
         {
             var sequence = _running[i];
@@ -153,12 +163,38 @@ public sealed class Engine : IDisposable
                 sequence.End(FinishReason.Cancelled);
             if (sequence.Finish == FinishReason.None)
                 continue;
-            Array.ForEach(sequence.Pages, _cache.Return);
             _features.Return(sequence.FeatureRow, sequence.FeatureCount);
             if (sequence.SteerSlot >= 0)
                 _bank.Release(sequence.SteerSlot);
             _running.RemoveAt(i);
+            if (sequence.Keep && sequence.Finish == FinishReason.Length && !sequence.Cancelled && CanKeep(sequence))
+                _kept.Add(sequence);
+            else
+                Free(sequence);
         }
+    }
+
+    private void Free(Sequence sequence)
+    {
+        Array.ForEach(sequence.Pages, _cache.Return);
+        sequence.Pages = [];
+    }
+
+    /// <summary>What is kept leaves room for the longest sequence, so that whatever waits is admitted in the end.</summary>
+    private bool CanKeep(Sequence sequence) => _kept.Sum(kept => kept.Pages.Length) + sequence.Pages.Length <= KeepPages;
+
+    /// <summary>
+    /// Hands a sequence the keys and values of the one that it goes on from, if they are still kept, so that only the prompt's last
+    /// position is computed again: the one position that its steering changes.
+    /// </summary>
+    private bool GoOn(Sequence sequence, int pages)
+    {
+        if (sequence.After is not { } earlier || !ReferenceEquals(earlier.Prompt, sequence.Prompt) || earlier.Pages.Length < pages
+            || earlier.Tokens.Count > 0 || Row(sequence, sequence.Prompt.Tokens.Length - 1) < 0 || !_kept.Remove(earlier))
+            return false;
+        (sequence.Pages, earlier.Pages) = (earlier.Pages, []);
+        sequence.Computed = sequence.Prompt.Tokens.Length - 1;
+        return true;
     }
 
     /// <summary>Moves waiting sequences to the running ones while slots, pages and feature rows last, first come first.</summary>
@@ -171,24 +207,36 @@ public sealed class Engine : IDisposable
                 _waiting.Dequeue().End(FinishReason.Cancelled);
                 continue;
             }
-            var pages = KvCache.PagesFor(Math.Min(sequence.Limit, ContextLength));
-            var rows = sequence.Prompt.Images.Sum(image => image.Rows);
-            if (_running.Count == _batch.MaxSequences || pages > _cache.FreePages)
+            if (_running.Count == _batch.MaxSequences)
                 return;
-            var first = rows == 0 ? 0 : _features.Take(rows);
-            if (first < 0)
+            var pages = KvCache.PagesFor(Math.Min(sequence.Limit, ContextLength));
+            var goesOn = GoOn(sequence, pages);
+            if (!goesOn && !Reserve(sequence, pages))
                 return;
             _waiting.Dequeue();
-            (sequence.FeatureRow, sequence.FeatureCount) = (first, rows);
-            sequence.Pages = new int[pages];
-            for (var i = 0; i < pages; i++)
-                sequence.Pages[i] = _cache.Take();
+            sequence.After = null; // else every pass would hold on to all before it
             if (sequence.Options.Steering is { } steering)
                 sequence.SteerSlot = _bank.Acquire(steering);
             _running.Add(sequence);
-            Encode(sequence);
+            if (!goesOn)
+                Encode(sequence);
             sequence.PrefillStart = Stopwatch.GetTimestamp();
         }
+    }
+
+    private bool Reserve(Sequence sequence, int pages)
+    {
+        var rows = sequence.Prompt.Images.Sum(image => image.Rows);
+        if (pages > _cache.FreePages)
+            return false;
+        var first = rows == 0 ? 0 : _features.Take(rows);
+        if (first < 0)
+            return false;
+        (sequence.FeatureRow, sequence.FeatureCount) = (first, rows);
+        sequence.Pages = new int[pages];
+        for (var i = 0; i < pages; i++)
+            sequence.Pages[i] = _cache.Take();
+        return true;
     }
 
     private void Encode(Sequence sequence)
@@ -229,7 +277,7 @@ public sealed class Engine : IDisposable
         var count = Math.Min(budget, sequence.Length - sequence.Computed);
         if (sequence.Options.Score && sequence.InPrefill)
             count = Math.Min(count, _batch.MaxSamples - _batch.Samples - _running.Count);
-        if (count <= 0 || sequence.Options.Capture && _batch.Captures == _step.MaxCaptures)
+        if (count <= 0)
             return;
         _batch.AddSequence(sequence.Pages);
         for (var position = sequence.Computed; position < sequence.Computed + count; position++)

@@ -23,6 +23,9 @@ public sealed class EngineLoop : IDisposable
     /// <summary>Positions a sequence may reach.</summary>
     public int ContextLength => _engine.ContextLength;
 
+    /// <inheritdoc cref="Engine.KeepPages"/>
+    internal int KeepPages => _engine.KeepPages;
+
     /// <summary>Hands a sequence to the engine; its callbacks tell the rest.</summary>
     /// <exception cref="ArgumentException">It cannot run here (see <see cref="Engine.Add"/>).</exception>
     /// <exception cref="ObjectDisposedException">The loop has ended.</exception>

@@ -87,6 +87,12 @@ public sealed class Sequence
     /// <summary>Is shown, on the engine's thread, the logits that each token is drawn from.</summary>
     public LogitsObserver? OnLogits { get; init; }
 
+    /// <summary>Leaves its keys and values in the cache, where there is room, for one that goes on <see cref="After"/> it; <see cref="Cancel"/> gives them up.</summary>
+    internal bool Keep { get; init; }
+
+    /// <summary>An ended sequence with the same prompt (the same object) and other steering, of which it takes over what was kept.</summary>
+    internal Sequence? After { get; set; }
+
     internal Sampler Sampler { get; }
     internal List<int> Tokens { get; } = [];
     internal int Computed { get; set; }      // positions whose keys and values are in the cache

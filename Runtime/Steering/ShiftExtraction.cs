@@ -1,6 +1,4 @@
 using System.Globalization;
-using System.Runtime.InteropServices;
-using System.Runtime.Intrinsics;
 
 namespace Trimtab.Steering;
 
@@ -11,42 +9,78 @@ public enum ShiftMethod
     Mean,
     /// <summary>The first principal component, as long as the mean's projection on it.</summary>
     Pc,
+    /// <summary>The first principal component, as long as the standard deviation of the differences' projections on it.</summary>
+    PcSigma,
     /// <summary>The first principal component, of unit length.</summary>
     UnitPc,
+    /// <summary>The mean of differences that were measured while the layers below were already steered by their own means.</summary>
+    Sequential,
 }
+
+/// <summary>One layer's vector, and what the anchors say of it.</summary>
+/// <param name="Vector">v, [D].</param>
+/// <param name="Norm">|v|.</param>
+/// <param name="Explained">Share of the differences' variance along their first principal component, 0 … 1; 0 without variance.</param>
+/// <param name="Cosine">Cosine between the mean difference and that component; NaN where either is 0.</param>
+/// <param name="SplitHalf">
+/// Cosine between the same method's vectors of the anchors of even and of odd index: near 1 where there are anchors enough. NaN for one anchor.
+/// </param>
+/// <param name="ProjectionMean">Mean over the anchors of d · v/|v|; 0 where v is 0.</param>
+/// <param name="ProjectionSigma">Population standard deviation of the same.</param>
+public sealed record LayerShift(
+    float[] Vector, double Norm, double Explained, double Cosine, double SplitHalf, double ProjectionMean, double ProjectionSigma);
+
+/// <summary>Reads the difference [D] of an anchor, counted from 0, at a decoder layer, counted from 0.</summary>
+internal delegate void DifferenceReader(int anchor, int layer, Span<float> difference);
 
 /// <summary>
 /// Extracts dataset-level shift vectors from an anchor set, as CMRM does ("Unraveling and Mitigating Safety Alignment Degradation of
 /// Vision-Language Models", arXiv 2410.09047, dataset-level extraction: the mean, or the first principal component, of the shifts
 /// d_l = h_l(text, meaningless image) − h_l(text) at the last token). For every layer l, with d_i the difference of anchor i:
 /// <list type="bullet">
-/// <item><see cref="ShiftMethod.Mean"/>: m = mean_i d_i.</item>
+/// <item><see cref="ShiftMethod.Mean"/> (and Sequential): m = mean_i d_i.</item>
 /// <item><see cref="ShiftMethod.UnitPc"/>: u, the unit direction of the largest variance of d_i − m, with u · m ≥ 0.</item>
 /// <item><see cref="ShiftMethod.Pc"/>: u · mean_i(d_i · u).</item>
+/// <item><see cref="ShiftMethod.PcSigma"/>: u · σ_i(d_i · u), σ the population's standard deviation (divided by N); 0 without variance.</item>
 /// </list>
 /// Where these do not define u: without variance (one anchor, or all equal) u is m's own direction, so that Pc equals Mean, and u is 0
-/// where m is 0; where several directions share the largest variance, u is the share in them of one anchor, the one with the most;
-/// where m · u vanishes (below 1e-12 |m|), u's largest element is positive. All arithmetic is in double and in one order: equal input
-/// gives equal bits. Differences are kept, as float: N · L · D · 4 bytes. Not safe for use from several threads at once.
+/// where m is 0; where several directions share the largest variance, u is the share in them of one anchor, the one with the most (of a
+/// fixed pseudo-random vector where there are more than 256 anchors of a width above 256); where m · u vanishes (below 1e-12 |m|), u's
+/// largest element is positive. All arithmetic is in double and in one order: equal input gives equal bits.
+/// Differences are kept as float, N · L · D · 4 bytes, or read from where the caller keeps them; a layer at a time is worked on, N · D · 12
+/// bytes. Not safe for use from several threads at once.
 /// </summary>
-/// <param name="layers">L: decoder layers.</param>
-/// <param name="hiddenSize">D: width of the residual stream.</param>
-/// <exception cref="ArgumentOutOfRangeException">A size is below 1.</exception>
-public sealed class ShiftExtraction(int layers, int hiddenSize)
+public sealed class ShiftExtraction
 {
-    private readonly List<float[]> _differences = []; // N of [L, D]
-    private (float[] Unit, float[] Scaled, double Explained)[]? _components; // [L], until the next Add
+    private readonly List<float[]> _differences = []; // N of [L, D], where no reader has them
+    private readonly DifferenceReader _read;
+    private readonly int _readable;
+    private Principal[]? _components; // [L], until the next Add
+
+    /// <summary>An extraction without anchors yet.</summary>
+    /// <param name="layers">L: decoder layers.</param>
+    /// <param name="hiddenSize">D: width of the residual stream.</param>
+    /// <exception cref="ArgumentOutOfRangeException">A size is below 1.</exception>
+    public ShiftExtraction(int layers, int hiddenSize)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(layers, 1);
+        ArgumentOutOfRangeException.ThrowIfLessThan(hiddenSize, 1);
+        (Layers, HiddenSize) = (layers, hiddenSize);
+        _read = (anchor, layer, difference) => _differences[anchor].AsSpan(layer * HiddenSize, HiddenSize).CopyTo(difference);
+    }
+
+    /// <summary>An extraction of differences that are kept elsewhere, such as in a file.</summary>
+    internal ShiftExtraction(int layers, int hiddenSize, int count, DifferenceReader read) : this(layers, hiddenSize)
+        => (_readable, _read) = (count, read);
 
     /// <summary>L: decoder layers.</summary>
-    public int Layers { get; } = layers >= 1 ? layers : throw new ArgumentOutOfRangeException(nameof(layers), layers, "at least one layer");
+    public int Layers { get; }
 
     /// <summary>D: width of the residual stream.</summary>
-    public int HiddenSize { get; } = hiddenSize >= 1
-        ? hiddenSize
-        : throw new ArgumentOutOfRangeException(nameof(hiddenSize), hiddenSize, "at least one element");
+    public int HiddenSize { get; }
 
     /// <summary>N: anchors added.</summary>
-    public int Count => _differences.Count;
+    public int Count => _readable + _differences.Count;
 
     /// <summary>Adds one anchor's differences; they are copied.</summary>
     /// <param name="difference">d, [L, D].</param>
@@ -70,13 +104,7 @@ public sealed class ShiftExtraction(int layers, int hiddenSize)
     public float[][] Compute(ShiftMethod method)
     {
         RequireAnchors();
-        return [.. Enumerable.Range(0, Layers).Select(layer => method switch
-        {
-            ShiftMethod.Mean => Array.ConvertAll(Mean(layer), value => (float)value),
-            ShiftMethod.Pc => (float[])Components[layer].Scaled.Clone(),
-            ShiftMethod.UnitPc => (float[])Components[layer].Unit.Clone(),
-            _ => throw new ArgumentOutOfRangeException(nameof(method), method, null),
-        })];
+        return [.. Enumerable.Range(0, Layers).Select(layer => Single(UsesMean(method) ? Mean(Rows(layer)) : Components[layer].Vector(method)))];
     }
 
     /// <summary>
@@ -89,8 +117,48 @@ public sealed class ShiftExtraction(int layers, int hiddenSize)
         return [.. Components.Select(component => component.Explained)];
     }
 
-    private (float[] Unit, float[] Scaled, double Explained)[] Components =>
-        _components ??= [.. Enumerable.Range(0, Layers).Select(Component)];
+    /// <summary>Each layer's vector with what tells how good it is, [L].</summary>
+    /// <param name="method">How vectors are made.</param>
+    /// <param name="done">Is told of the number of finished layers.</param>
+    /// <param name="cancel">Stops between layers.</param>
+    /// <exception cref="InvalidOperationException">No anchor was added.</exception>
+    public IReadOnlyList<LayerShift> Measure(ShiftMethod method, Action<int>? done = null, CancellationToken cancel = default)
+    {
+        RequireAnchors();
+        var shifts = new List<LayerShift>(Layers);
+        for (var layer = 0; layer < Layers; layer++)
+        {
+            cancel.ThrowIfCancellationRequested();
+            shifts.Add(Measure(Rows(layer), method));
+            done?.Invoke(layer + 1);
+        }
+        return shifts;
+    }
+
+    /// <summary>The mean difference of one layer, counted from 0.</summary>
+    internal float[] MeanOf(int layer) => Single(Mean(Rows(layer)));
+
+    private static LayerShift Measure(float[][] rows, ShiftMethod method)
+    {
+        var component = new Principal(rows);
+        var vector = component.Vector(method);
+        var norm = Length(vector);
+        var projections = norm > 0 ? Projections(rows, Array.ConvertAll(vector, value => value / norm)) : new double[rows.Length];
+        var half = double.NaN;
+        if (rows.Length > 1)
+        {
+            var halves = (float[][][])[[.. rows.Where((_, i) => i % 2 == 0)], [.. rows.Where((_, i) => i % 2 == 1)]];
+            // A half of one anchor has no variance, and no length by it; the direction is what is compared.
+            var compared = method == ShiftMethod.PcSigma ? ShiftMethod.UnitPc : method;
+            var vectors = Array.ConvertAll(halves, part => UsesMean(method) ? Mean(part) : new Principal(part).Vector(compared));
+            half = Cosine(vectors[0], vectors[1]);
+        }
+        return new(Single(vector), norm, component.Explained, Cosine(component.Mean, component.Unit), half, projections.Average(), Sigma(projections));
+    }
+
+    private Principal[] Components => _components ??= [.. Enumerable.Range(0, Layers).Select(layer => new Principal(Rows(layer)))];
+
+    private static bool UsesMean(ShiftMethod method) => method is ShiftMethod.Mean or ShiftMethod.Sequential;
 
     private void RequireAnchors()
     {
@@ -98,175 +166,95 @@ public sealed class ShiftExtraction(int layers, int hiddenSize)
             throw new InvalidOperationException("no differences were added");
     }
 
-    private ReadOnlySpan<float> Row(int anchor, int layer) => _differences[anchor].AsSpan(layer * HiddenSize, HiddenSize);
-
-    private double[] Mean(int layer)
+    /// <summary>A layer's differences, [N] of [D].</summary>
+    private float[][] Rows(int layer)
     {
-        var mean = new double[HiddenSize];
-        for (var i = 0; i < Count; i++)
+        var rows = new float[Count][];
+        for (var i = 0; i < rows.Length; i++)
+            _read(i, layer, rows[i] = new float[HiddenSize]);
+        return rows;
+    }
+
+    private static double[] Mean(float[][] rows)
+    {
+        var mean = new double[rows[0].Length];
+        foreach (var row in rows)
         {
-            var row = Row(i, layer);
             for (var j = 0; j < mean.Length; j++)
                 mean[j] += row[j];
         }
         for (var j = 0; j < mean.Length; j++)
-            mean[j] /= Count;
+            mean[j] /= rows.Length;
         return mean;
     }
 
-    private (float[] Unit, float[] Scaled, double Explained) Component(int layer)
-    {
-        var mean = Mean(layer);
-        var (unit, explained) = Principal(Centred(layer));
-        var length = Math.Sqrt(Dot(mean, mean));
-        if (unit is null)
-            unit = length > 0 ? Array.ConvertAll(mean, value => value / length) : new double[HiddenSize];
-        var projection = Dot(mean, unit);
-        var positive = Math.Abs(projection) > 1e-12 * length ? projection > 0 : unit.MaxBy(Math.Abs) >= 0;
-        var sign = positive ? 1.0 : -1.0;
-        return (Array.ConvertAll(unit, value => (float)(sign * value)), Array.ConvertAll(unit, value => (float)(projection * value)), explained);
-    }
-
     /// <summary>The differences less their mean, [N] of [D].</summary>
-    private double[][] Centred(int layer)
+    private static double[][] Centred(float[][] rows)
     {
         // Less the first row before less the mean: equal rows then leave exact zeros, not the rounding of their mean.
-        var rows = new double[Count][];
-        var mean = new double[HiddenSize];
-        var first = Row(0, layer);
+        var centred = new double[rows.Length][];
+        var mean = new double[rows[0].Length];
         for (var i = 0; i < rows.Length; i++)
         {
-            var row = Row(i, layer);
-            rows[i] = new double[HiddenSize];
+            centred[i] = new double[mean.Length];
             for (var j = 0; j < mean.Length; j++)
-                mean[j] += rows[i][j] = (double)row[j] - first[j];
+                mean[j] += centred[i][j] = (double)rows[i][j] - rows[0][j];
         }
-        foreach (var row in rows)
+        foreach (var row in centred)
         {
-            for (var j = 0; j < mean.Length; j++)
+            for (var j = 0; j < row.Length; j++)
                 row[j] -= mean[j] / rows.Length;
         }
-        return rows;
+        return centred;
     }
 
-    /// <summary>The unit direction of the rows' largest variance and its share of the whole; null and 0 where there is none.</summary>
-    private static (double[]? Unit, double Explained) Principal(double[][] rows)
+    private static double[] Projections(float[][] rows, double[] unit)
+        => Array.ConvertAll(rows, row => PrincipalComponent.Dot(Array.ConvertAll(row, value => (double)value), unit));
+
+    private static double Sigma(double[] values)
     {
-        var width = rows[0].Length;
-        // X Xᵀ and Xᵀ X have the same largest eigenvalue: the smaller of the two is solved.
-        var wide = rows.Length <= width;
-        var side = wide ? rows : [.. Enumerable.Range(0, width).Select(j => Array.ConvertAll(rows, row => row[j]))];
-        var scale = side.Max(row => row.Max(Math.Abs));
-        if (scale == 0)
-            return (null, 0);
-        foreach (var row in side)
-        {
-            for (var j = 0; j < row.Length; j++)
-                row[j] /= scale; // squares neither vanish nor overflow
-        }
-        var gram = SquareOf(side);
-        var trace = Normalise(gram);
-        var vector = LargestEigenvector(gram);
-        if (wide)
-        {
-            var direction = new double[width];
-            for (var i = 0; i < rows.Length; i++)
-            {
-                for (var j = 0; j < width; j++)
-                    direction[j] += vector[i] * rows[i][j];
-            }
-            vector = direction;
-        }
-        var length = Math.Sqrt(Dot(vector, vector));
-        vector = Array.ConvertAll(vector, value => value / length);
-        // wide: |Xᵀ a|² for a unit a is the eigenvalue itself.
-        var largest = wide ? length * length : Rayleigh(side, vector);
-        return (vector, Math.Clamp(largest / trace, 0, 1));
+        var mean = values.Average();
+        return Math.Sqrt(values.Sum(value => (value - mean) * (value - mean)) / values.Length);
     }
 
-    private static double Rayleigh(double[][] side, double[] vector)
+    private static double Length(double[] vector) => Math.Sqrt(PrincipalComponent.Dot(vector, vector));
+
+    private static double Cosine(double[] left, double[] right)
     {
-        var sum = 0.0;
-        for (var i = 0; i < side[0].Length; i++)
-        {
-            var projection = 0.0;
-            for (var j = 0; j < vector.Length; j++)
-                projection += side[j][i] * vector[j];
-            sum += projection * projection;
-        }
-        return sum;
+        var lengths = Length(left) * Length(right);
+        return lengths > 0 ? Math.Clamp(PrincipalComponent.Dot(left, right) / lengths, -1, 1) : double.NaN;
     }
 
-    /// <summary>
-    /// A unit eigenvector to the largest eigenvalue of a positive semidefinite matrix of trace 1. Squaring it again and again leaves
-    /// the projection on the space of that eigenvalue, whatever the gap to the next: k squarings do the work of 2^k power iterations
-    /// and cannot begin at right angles to the answer. A gap below 2^-60 is none in double, so 64 are enough; a few are usual.
-    /// </summary>
-    private static double[] LargestEigenvector(double[][] gram)
-    {
-        var power = gram;
-        for (var step = 0; step < 64; step++)
-        {
-            var next = SquareOf(power);
-            Normalise(next);
-            var change = 0.0;
-            for (var i = 0; i < next.Length; i++)
-            {
-                for (var j = 0; j < next.Length; j++)
-                    change = Math.Max(change, Math.Abs(next[i][j] - power[i][j]));
-            }
-            power = next;
-            if (change < 1e-15)
-                break;
-        }
-        // Each column of a projection lies in its space; the longest has the largest element on the diagonal and loses least by rounding.
-        var longest = power.Select((row, i) => (Diagonal: row[i], Row: row)).MaxBy(pair => pair.Diagonal).Row;
-        var length = Math.Sqrt(Dot(longest, longest));
-        return Array.ConvertAll(longest, value => value / length);
-    }
+    private static float[] Single(double[] vector) => Array.ConvertAll(vector, value => (float)value);
 
-    /// <summary>rows · rowsᵀ, which for a symmetric matrix is its square.</summary>
-    private static double[][] SquareOf(double[][] rows)
+    /// <summary>Mean and first principal component of one layer's differences.</summary>
+    private sealed class Principal
     {
-        var square = new double[rows.Length][];
-        for (var i = 0; i < rows.Length; i++)
-            square[i] = new double[rows.Length];
-        for (var i = 0; i < rows.Length; i++)
+        public Principal(float[][] rows)
         {
-            for (var j = 0; j <= i; j++)
-                square[i][j] = square[j][i] = Dot(rows[i], rows[j]);
+            Mean = ShiftExtraction.Mean(rows);
+            (var unit, Explained) = PrincipalComponent.Of(Centred(rows));
+            var length = Length(Mean);
+            Unit = unit ?? (length > 0 ? Array.ConvertAll(Mean, value => value / length) : new double[Mean.Length]);
+            var projection = PrincipalComponent.Dot(Mean, Unit);
+            if (Math.Abs(projection) > 1e-12 * length ? projection < 0 : Unit.MaxBy(Math.Abs) < 0)
+                (Unit, projection) = (Array.ConvertAll(Unit, value => -value), -projection);
+            (Projection, Deviation) = (projection, unit is null ? 0 : Sigma(Projections(rows, Unit)));
         }
-        return square;
-    }
 
-    /// <summary>Divides a matrix by its trace, which is returned.</summary>
-    private static double Normalise(double[][] matrix)
-    {
-        var trace = 0.0;
-        for (var i = 0; i < matrix.Length; i++)
-            trace += matrix[i][i];
-        foreach (var row in matrix)
+        public double[] Mean { get; }
+        public double[] Unit { get; }
+        public double Explained { get; }
+        private double Projection { get; }
+        private double Deviation { get; }
+
+        public double[] Vector(ShiftMethod method) => method switch
         {
-            for (var j = 0; j < row.Length; j++)
-                row[j] /= trace;
-        }
-        return trace;
-    }
-
-    /// <summary>Sums in eight columns whatever the machine's width, so that every machine gives the same bits.</summary>
-    private static double Dot(ReadOnlySpan<double> left, ReadOnlySpan<double> right)
-    {
-        var sums = Vector512<double>.Zero;
-        var whole = left.Length & ~7;
-        ref var a = ref MemoryMarshal.GetReference(left);
-        ref var b = ref MemoryMarshal.GetReference(right);
-        for (var i = 0; i < whole; i += 8)
-            sums += Vector512.LoadUnsafe(ref a, (nuint)i) * Vector512.LoadUnsafe(ref b, (nuint)i);
-        var sum = 0.0;
-        for (var i = 0; i < 8; i++)
-            sum += sums[i];
-        for (var i = whole; i < left.Length; i++)
-            sum += left[i] * right[i];
-        return sum;
+            ShiftMethod.Mean or ShiftMethod.Sequential => Mean,
+            ShiftMethod.Pc => Array.ConvertAll(Unit, value => Projection * value),
+            ShiftMethod.PcSigma => Array.ConvertAll(Unit, value => Deviation * value),
+            ShiftMethod.UnitPc => Unit,
+            _ => throw new ArgumentOutOfRangeException(nameof(method), method, null),
+        };
     }
 }

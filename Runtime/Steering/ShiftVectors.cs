@@ -11,7 +11,7 @@ namespace Trimtab.Steering;
 /// component) that an image causes in the residual stream at that layer's output, last token. Steering subtracts alpha · v_l.
 /// All values are finite; the vectors of all layers have one width.
 /// </summary>
-public sealed class ShiftVectors
+public sealed partial class ShiftVectors
 {
     /// <summary>Metadata key: fingerprint of the model that the vectors were measured on.</summary>
     public const string FingerprintKey = "model.fingerprint";
@@ -32,6 +32,8 @@ public sealed class ShiftVectors
     {
         (_directions, Metadata, _source) = (directions, metadata, source);
         HiddenSize = directions.First(direction => direction is not null)!.Length;
+        Projections = ReadProjections();
+        OperatingPoint = ReadOperatingPoint();
     }
 
     /// <summary>
@@ -56,7 +58,7 @@ public sealed class ShiftVectors
 
     /// <summary>
     /// What is known of the vectors: method, images, anchors, <see cref="FingerprintKey"/>, <see cref="LayersKey"/>, …; of a llama.cpp
-    /// control vector its <c>model_hint</c>. Empty where a file says nothing.
+    /// control vector its <c>model_hint</c>. Empty where a file says nothing. A GGUF file has it under <c>trimtab.*</c> keys.
     /// </summary>
     public IReadOnlyDictionary<string, string> Metadata { get; }
 
@@ -67,6 +69,7 @@ public sealed class ShiftVectors
     /// <param name="directions">v of decoder layers 1 … L, each [hidden size]; null where a layer is not steered.</param>
     /// <param name="metadata">What is known of them; <see cref="LayersKey"/> is set to L.</param>
     /// <exception cref="ArgumentException">No layer has a vector, they differ in width, or hold NaN or infinity.</exception>
+    /// <exception cref="InvalidCheckpointException">The metadata's statistics or operating point are none.</exception>
     public static ShiftVectors Create(IReadOnlyList<float[]?> directions, IReadOnlyDictionary<string, string>? metadata = null)
     {
         ArgumentNullException.ThrowIfNull(directions);
@@ -89,7 +92,9 @@ public sealed class ShiftVectors
     /// 1 first, F32, F16 or BF16; a layer without a tensor is not steered. GGUF: a llama.cpp control vector, whose <c>direction.N</c> is
     /// <em>added</em> after that program's layer N counted from 0, so that v of decoder layer N + 1 is −direction.N.
     /// </summary>
-    /// <exception cref="InvalidCheckpointException">The file is no such file, or holds NaN, infinity, other tensors or different widths.</exception>
+    /// <exception cref="InvalidCheckpointException">
+    /// The file is no such file, holds NaN, infinity, other tensors or different widths, or its statistics or operating point are damaged.
+    /// </exception>
     public static ShiftVectors Open(string path) => ShiftVectorsFile.Read(path);
 
     /// <summary>Writes a <c>.safetensors</c> or a <c>.gguf</c> file, whole or not at all.</summary>

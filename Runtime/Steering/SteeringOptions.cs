@@ -90,6 +90,16 @@ public sealed class LayerSet : IEquatable<LayerSet>
 /// <param name="Layers">Which decoder layers, or null for all that the vectors have.</param>
 public sealed record SteeringOptions(ShiftVectors Vectors, float Alpha = 1, SteeringScope Scope = SteeringScope.All, LayerSet? Layers = null)
 {
+    /// <summary>Whether alpha, scope and layers are the vectors' own <see cref="ShiftVectors.OperatingPoint"/>.</summary>
+    public bool Calibrated { get; init; }
+
+    /// <summary>The vectors at their stored operating point, where a calibration left one; else at the defaults.</summary>
+    public static SteeringOptions Of(ShiftVectors vectors)
+    {
+        ArgumentNullException.ThrowIfNull(vectors);
+        return vectors.OperatingPoint is { } point ? new(vectors, point.Alpha, point.Scope, point.Layers) { Calibrated = true } : new(vectors);
+    }
+
     /// <summary>Refuses what cannot be meant.</summary>
     /// <exception cref="ArgumentException">Alpha is no finite number, or a layer is beyond the model's last.</exception>
     public void Validate(int layers)
