@@ -161,6 +161,6 @@ internal static class ReportSample
         Summary = Summarise(answers),
         Answers = answers,
         States = [.. States(80, 4, 24)],
-        Shift = [.. Enumerable.Range(1, 4).Select(l => new LayerShift(l, 1.3 * l * l, 1.25 * l * l, 0.11 * l))],
+        Shift = [.. Enumerable.Range(1, 4).Select(l => new LayerProjection(l, 1.3 * l * l, 1.25 * l * l, 0.11 * l))],
     };
 }

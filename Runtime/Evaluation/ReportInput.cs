@@ -49,7 +49,7 @@ public sealed record ReportInput
     public IReadOnlyList<StatesSample> States { get; init; } = [];
 
     /// <summary>The shift of each layer, and what steering leaves of it.</summary>
-    public IReadOnlyList<LayerShift> Shift { get; init; } = [];
+    public IReadOnlyList<LayerProjection> Shift { get; init; } = [];
 }
 
 /// <summary>The last token's states of one prompt at the output of every decoder layer.</summary>
@@ -70,4 +70,4 @@ public sealed record StatesSample
 /// <param name="Norm">Euclidean norm of the shift vector v.</param>
 /// <param name="Before">Mean projection of the image's shift, h(with image) − h(text), on v / |v| without steering.</param>
 /// <param name="After">The same with steering.</param>
-public sealed record LayerShift(int Layer, double Norm, double Before, double After);
+public sealed record LayerProjection(int Layer, double Norm, double Before, double After);

@@ -79,7 +79,7 @@ internal static class ReportStates
     }
 
     /// <summary>The shift's norm, and its projection before and after steering, for each layer.</summary>
-    public static void Shift(ReportHtml html, IReadOnlyList<LayerShift> shift)
+    public static void Shift(ReportHtml html, IReadOnlyList<LayerProjection> shift)
     {
         html.Write($"<p class=\"lead\">How long each layer’s shift vector v is, and how far along it the states really move when an image is attached: without steering, and with it. A cure that fits brings the projection to zero.</p><div class=\"panels\">");
         Figure("Norm of the shift vector", "norm of v", [("norm", 2, s => s.Norm)]);
@@ -89,7 +89,7 @@ internal static class ReportStates
             html.Write($"<tr><th scope=\"row\" class=\"number\">{one.Layer}</th><td class=\"number\">{Signed(one.Norm)}</td><td class=\"number\">{Signed(one.Before)}</td><td class=\"number\">{Signed(one.After)}</td></tr>");
         html.Write($"</tbody></table></div></details>");
 
-        void Figure(string title, string axis, (string Name, int Style, Func<LayerShift, double> Value)[] curves)
+        void Figure(string title, string axis, (string Name, int Style, Func<LayerProjection, double> Value)[] curves)
         {
             var series = curves.Select(c => new ChartSeries(c.Name, c.Style, [.. shift.Where(s => double.IsFinite(c.Value(s)))
                 .Select(s => new ChartPoint(s.Layer, c.Value(s), null, null, $"layer {s.Layer}, {c.Name}: {Signed(c.Value(s))}"))])).ToArray();
