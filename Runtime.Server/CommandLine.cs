@@ -64,6 +64,7 @@ internal static class CommandLine
             SeeCommand.Create(terminal),
             InspectCommand.Create(terminal),
             ConvertCommand.Create(terminal),
+            BenchCommand.Create(terminal),
             CompletionCommand.Create(terminal),
         };
         if (!root.Directives.OfType<SuggestDirective>().Any())

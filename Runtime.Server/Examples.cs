@@ -33,6 +33,13 @@ internal static class Examples
         ["see"] = ["trimtab see --image photo.jpg --out seen.png", "trimtab see --image photo.jpg --out seen.png --model llava"],
         ["inspect"] = ["trimtab inspect llava-1.5-7b-hf", "trimtab inspect cmrm.safetensors --json"],
         ["convert"] = ["trimtab convert cmrm.safetensors cmrm.gguf", "trimtab convert control-vector.gguf vectors.safetensors"],
+        ["bench"] =
+        [
+            "trimtab bench -m model.gguf -b 1,8,32 --steered 8",
+            "trimtab bench --synthetic 1.1b-q8_0 --threads 2 --json q8_0.json",
+            "trimtab bench --synthetic llava-7b-q4_0 --image -p 0 -n 0",
+            "trimtab bench --synthetic 1.1b-q4_0 --write m.gguf -t 2 --peer \"llama-bench -m m.gguf -p 512 -n 64 -t 2 -r 1 -o json\"",
+        ],
         ["completion"] = ["source <(trimtab completion bash)", "trimtab completion pwsh | Out-String | Invoke-Expression"],
     };
 
