@@ -53,15 +53,19 @@ internal static unsafe class RooflineKernels
         return 2L * products * Rounds * pool.Threads;
     }
 
-    /// <summary>Reads shares of memory, one a worker.</summary>
-    public readonly struct Read(byte* data, long share) : IWork
+    /// <summary>Reads some bytes at the same place of each worker's share of memory.</summary>
+    public readonly struct Read(byte* data, long share, long bytes) : IWork
     {
         public void Run(int first, int end, int worker)
         {
-            if (Vector512.IsHardwareAccelerated)
-                Wide(data + first * share, data + end * share);
-            else
-                Narrow(data + first * share, data + end * share);
+            for (var item = first; item < end; item++)
+            {
+                var p = data + item * share;
+                if (Vector512.IsHardwareAccelerated)
+                    Wide(p, p + bytes);
+                else
+                    Narrow(p, p + bytes);
+            }
         }
 
         [MethodImpl(MethodImplOptions.AggressiveOptimization)]

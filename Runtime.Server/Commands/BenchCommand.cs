@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.CommandLine;
 using System.Globalization;
 using Trimtab.Kernels;
@@ -34,6 +35,9 @@ internal static class BenchCommand
     private static readonly Option<string?> JsonFile = new("--json") { Description = "Write all figures as JSON; - for the output, in place of the tables.", HelpName = "FILE" };
     private static readonly Option<bool> Markdown = new("--markdown") { Description = "Print for a Markdown document." };
 
+    /// <summary>By threads: a machine's limits are measured once a process.</summary>
+    private static readonly ConcurrentDictionary<int, Roofline> Rooflines = new();
+
     public static Command Create(Terminal terminal)
     {
         var command = new Command("bench", "Measures a model: prefill, decoding in batches, steering, images; repetitions in turn, beside the machine's measured limits and other programs.");
@@ -66,12 +70,12 @@ internal static class BenchCommand
 
     private static async Task<BenchReport> RunAsync(ParseResult parse, BenchPlan plan, SyntheticModel? synthetic, Terminal terminal, CancellationToken cancel)
     {
-        var roofline = Roofline.Measure(ModelArguments.Range(parse, Threads, 1024));
-        using var device = new CpuDevice(roofline.Threads);
+        using var device = new CpuDevice(ModelArguments.Range(parse, Threads, 1024));
         var (tokenizer, source) = Open(parse, synthetic);
         using var _ = source;
         if (plan.Image && source.Spec.Vision is null)
             throw new UsageException("--image: the model has no vision encoder");
+        var roofline = Rooflines.GetOrAdd(parse.GetValue(Threads), threads => Roofline.Measure(threads));
         var name = synthetic is not null ? $"synthetic {synthetic.Name}" : Path.GetFileName(Path.TrimEndingDirectorySeparator(parse.GetValue(Model)!));
         var asked = ModelArguments.Read(parse, Dtype);
         using var network = terminal.WithProgress($"Loading {name}", progress => Network.Load(source, device, asked, progress, cancel));

@@ -86,10 +86,11 @@ internal sealed unsafe class SyntheticCheckpoint(string name, IEnumerable<Tensor
                 DType.F16 => (0x0001_0001_0001_0001ul * (sign << 15 | 0x3FFu), 0x0001_0001_0001_0001ul * ((uint)(exponent + 15) << 10)),
                 _ => (ulong.MaxValue, 0ul),
             };
-            // A scale below binary16's normal numbers is a subnormal one below 2^(e+1).
-            var mantissa = exponent >= -14 ? 0x3FF : (1 << Math.Clamp(exponent + 25, 1, 10)) - 1;
+            // Below binary16's normal numbers the leading bit is the mantissa's own.
+            var leading = 1 << Math.Clamp(exponent + 24, 0, 10);
+            var mantissa = leading - 1;
             _scaleRandom = (ushort)(mantissa | (_type == DType.Q4_0 ? 0x8000 : 0)); // its values −8 … 7 have a mean; the sign takes it away
-            _scaleFixed = (ushort)(exponent >= -14 ? exponent + 15 << 10 : 0);
+            _scaleFixed = (ushort)(exponent >= -14 ? exponent + 15 << 10 : leading);
         }
 
         public void Fill(byte* data, int bytes, ulong state)
