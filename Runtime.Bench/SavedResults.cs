@@ -39,7 +39,7 @@ internal static class SavedResults
             var benchmark = report.BenchmarkCase;
             var statistics = report.ResultStatistics!;
             writer.WriteStartObject();
-            writer.WriteString("name", $"{benchmark.Descriptor.WorkloadMethodDisplayInfo} {benchmark.Parameters.DisplayInfo}".TrimEnd());
+            writer.WriteString("name", $"{benchmark.Descriptor.Type.Name}.{benchmark.Descriptor.WorkloadMethodDisplayInfo} {benchmark.Parameters.DisplayInfo}".TrimEnd());
             writer.WriteNumber("median_us", Math.Round(seconds * 1e6, 3));
             writer.WriteNumber("least_us", Math.Round(statistics.Min / 1e3, 3));
             writer.WriteNumber("most_us", Math.Round(statistics.Max / 1e3, 3));
