@@ -1,12 +1,13 @@
 using System.Runtime.InteropServices;
 using BenchmarkDotNet.Attributes;
+using BenchmarkDotNet.Running;
 using Trimtab.Kernels;
 using Trimtab.Kernels.Cpu;
 
 namespace Trimtab.Bench;
 
 /// <summary>Linear layers of SmolLM2-135M and LLaMA-7B: a token alone (bandwidth) and a chunk of a prompt (arithmetic).</summary>
-public unsafe class LinearBenchmarks : IDisposable
+public unsafe class LinearBenchmarks : IDisposable, IWorkload
 {
     private CpuDevice device = null!;
     private Weight weight = null!;
@@ -46,4 +47,15 @@ public unsafe class LinearBenchmarks : IDisposable
 
     [Benchmark]
     public void Linear() => device.Linear(output, input, weight, default, Epilogue.None);
+
+    /// <inheritdoc/>
+    public static Workload Of(BenchmarkCase benchmark)
+    {
+        var (form, tokens) = ((DType)benchmark.Parameters[nameof(Form)], (int)benchmark.Parameters[nameof(Tokens)]);
+        int[] shape = [.. ((string)benchmark.Parameters[nameof(Shape)]).Split('x').Select(int.Parse)];
+        var columns = shape[1] / form.BlockSize() * form.BlockSize();
+        return new(
+            (double)shape[0] * form.RowBytes(columns) + 4.0 * tokens * (columns + shape[0]),
+            2.0 * tokens * shape[0] * columns, form.IsQuantized());
+    }
 }

@@ -1,11 +1,12 @@
 using BenchmarkDotNet.Attributes;
+using BenchmarkDotNet.Running;
 using Trimtab.Kernels;
 using Trimtab.Kernels.Cpu;
 
 namespace Trimtab.Bench;
 
 /// <summary>What steering and capture cost inside the residual norm.</summary>
-public class ResidualNormBenchmarks : IDisposable
+public class ResidualNormBenchmarks : IDisposable, IWorkload
 {
     private const int Columns = 4096, Layers = 32;
     private readonly CpuDevice device = new();
@@ -48,6 +49,15 @@ public class ResidualNormBenchmarks : IDisposable
     [Benchmark]
     public void EveryTokenSteeredLastCaptured() => device.ResidualNorm(x, delta, output, norm, captured);
 
+    /// <inheritdoc/>
+    public static Workload Of(BenchmarkCase benchmark)
+    {
+        // x read and written, delta read, the norm written; a steered row adds and multiplies once more. One vector serves all rows.
+        var elements = (double)Columns * (int)benchmark.Parameters[nameof(Tokens)];
+        var steered = benchmark.Descriptor.WorkloadMethod.Name != nameof(Unsteered);
+        return new(4 * (4 * elements + Columns), (steered ? 7 : 5) * elements);
+    }
+
     private Tensor LastOnly()
     {
         var slots = Enumerable.Repeat(-1, Tokens).ToArray();
@@ -59,7 +69,7 @@ public class ResidualNormBenchmarks : IDisposable
 }
 
 /// <summary>Attention of a decoder: a prompt's chunk, and single tokens of several sequences.</summary>
-public class AttendPagedBenchmarks : IDisposable
+public class AttendPagedBenchmarks : IDisposable, IWorkload
 {
     private const int PageSize = 16;
     private readonly CpuDevice device = new();
@@ -109,6 +119,17 @@ public class AttendPagedBenchmarks : IDisposable
     [Benchmark]
     public void AttendPaged() => device.AttendPaged(output, qkv, cache, tokens, heads, 0);
 
+    /// <inheritdoc/>
+    public static Workload Of(BenchmarkCase benchmark)
+    {
+        int[] form = [.. ((string)benchmark.Parameters[nameof(Form)]).Split('/').Select(int.Parse)];
+        var step = ((string)benchmark.Parameters[nameof(Step)]).Split(' ');
+        double count = int.Parse(step[1]), context = (int)benchmark.Parameters[nameof(Context)];
+        // Positions that the step's tokens see, together; and those that are in the cache.
+        var (seen, held) = step[0] == "decode" ? (count * context, count * context) : (count * (context - (count - 1) / 2), context);
+        return new(4 * (2 * held * form[1] * form[2] + 2 * count * form[0] * form[2]), 4 * seen * form[0] * form[2]);
+    }
+
     private Tensor Integers(int rows, int[] values)
     {
         var tensor = device.Allocate(DType.I32, rows, values.Length / rows);
@@ -126,7 +147,7 @@ public class AttendPagedBenchmarks : IDisposable
 }
 
 /// <summary>Attention of CLIP ViT-L/14 at 336 pixels: 577 rows, 16 heads of 64.</summary>
-public class AttendFullBenchmarks : IDisposable
+public class AttendFullBenchmarks : IDisposable, IWorkload
 {
     private readonly CpuDevice device = new();
     private readonly Heads heads = new(16, 16, 64, 0.125f);
@@ -154,4 +175,11 @@ public class AttendFullBenchmarks : IDisposable
 
     [Benchmark]
     public void AttendFull() => device.AttendFull(output, qkv, 577, heads);
+
+    /// <inheritdoc/>
+    public static Workload Of(BenchmarkCase benchmark)
+    {
+        double images = (int)benchmark.Parameters[nameof(Images)];
+        return new(4 * images * 577 * 4 * 1024, images * 4 * 577 * 577 * 1024);
+    }
 }

@@ -68,6 +68,7 @@ internal static class CommandLine
             ConvertCommand.Create(terminal),
             PullCommand.Create(terminal),
             EvaluateCommand.Create(terminal),
+            BenchCommand.Create(terminal),
             CompletionCommand.Create(terminal),
         };
         if (!root.Directives.OfType<SuggestDirective>().Any())

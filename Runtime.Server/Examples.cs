@@ -57,6 +57,13 @@ internal static class Examples
             "trimtab evaluate -m llava -d siuo:siuo_gen.json siuo-mcqa:siuo_mcqa.json --images siuo --judge refusal,choice,openai:http://localhost:8080/v1#llama-3-8b --out run",
             "trimtab evaluate -m llava -d mine=csv:questions.csv --map prompt=question,image=img,answer=gold,category=cat --out run",
         ],
+        ["bench"] =
+        [
+            "trimtab bench -m model.gguf -b 1,8,32 --steered 8",
+            "trimtab bench --synthetic 1.1b-q8_0 --threads 2 --json q8_0.json",
+            "trimtab bench --synthetic llava-7b-q4_0 --image -p 0 -n 0",
+            "trimtab bench --synthetic 1.1b-q4_0 --write m.gguf -t 2 --peer \"llama-bench -m m.gguf -p 512 -n 64 -t 2 -r 1 -o json\"",
+        ],
         ["completion"] = ["source <(trimtab completion bash)", "trimtab completion pwsh | Out-String | Invoke-Expression"],
     };
 

@@ -19,11 +19,7 @@ internal sealed class ModelArguments
         HelpName = "FILE",
     };
 
-    private readonly Option<string> _dtype = new("--dtype")
-    {
-        Description = "Form of the decoder's matrices; auto keeps the checkpoint's own.",
-        DefaultValueFactory = _ => "auto",
-    };
+    private readonly Option<string> _dtype = Dtype();
 
     private readonly Option<int> _threads = new("--threads", "-t")
     {
@@ -37,7 +33,27 @@ internal sealed class ModelArguments
         HelpName = "N",
     };
 
-    public ModelArguments() => _dtype.AcceptOnlyFromAmong("auto", "f32", "bf16", "f16", "q8_0", "q4_0");
+    /// <summary>--dtype.</summary>
+    public static Option<string> Dtype()
+    {
+        var option = new Option<string>("--dtype")
+        {
+            Description = "Form of the decoder's matrices; auto keeps the checkpoint's own.",
+            DefaultValueFactory = _ => "auto",
+        };
+        return option.AcceptOnlyFromAmong("auto", "f32", "bf16", "f16", "q8_0", "q4_0");
+    }
+
+    /// <summary>What --dtype asks for, or null.</summary>
+    public static DType? Read(ParseResult parse, Option<string> dtype) => parse.GetValue(dtype) switch
+    {
+        "f32" => DType.F32,
+        "bf16" => DType.BF16,
+        "f16" => DType.F16,
+        "q8_0" => DType.Q8_0,
+        "q4_0" => DType.Q4_0,
+        _ => null,
+    };
 
     public void AddTo(Command command)
     {
@@ -53,15 +69,7 @@ internal sealed class ModelArguments
         var model = terminal.WithProgress($"Loading {Path.GetFileName(Path.TrimEndingDirectorySeparator(path))}", progress => VisionLanguageModel.Open(path, new()
         {
             MmprojPath = parse.GetValue(_mmproj),
-            WeightType = parse.GetValue(_dtype) switch
-            {
-                "f32" => DType.F32,
-                "bf16" => DType.BF16,
-                "f16" => DType.F16,
-                "q8_0" => DType.Q8_0,
-                "q4_0" => DType.Q4_0,
-                _ => null,
-            },
+            WeightType = Read(parse, _dtype),
             Threads = threads,
             Engine = new() { ContextLength = context },
             Progress = progress,
@@ -71,7 +79,8 @@ internal sealed class ModelArguments
         return model;
     }
 
-    private static int Range(ParseResult parse, Option<int> option, int most)
+    /// <summary>A number from 0 to <paramref name="most"/>.</summary>
+    public static int Range(ParseResult parse, Option<int> option, int most)
         => parse.GetValue(option) is var value && value >= 0 && value <= most
             ? value
             : throw new UsageException($"{option.Name} is {value}; expected 0 to {most}");

@@ -70,11 +70,15 @@ public abstract class Checkpoint : IDisposable
     {
         ObjectDisposedException.ThrowIf(_disposed, this);
         if (Tensors.TryGetValue(name, out var info))
-            return new(info, info.Bytes == 0 ? null : _files.First(file => file.Path == info.File).View(info.Offset, info.Bytes));
+            return View(info);
         throw new InvalidCheckpointException(Unread.TryGetValue(name, out var type)
             ? $"{Path}: tensor {InvalidCheckpointException.Quote(name)} is stored as {type}, which this runtime does not read"
             : $"{Path}: has no tensor {InvalidCheckpointException.Quote(name)}");
     }
+
+    /// <summary>The bytes of a tensor that there is.</summary>
+    private protected virtual MappedTensor View(TensorInfo info)
+        => new(info, info.Bytes == 0 ? null : _files.First(file => file.Path == info.File).View(info.Offset, info.Bytes));
 
     /// <summary>Closes the files. Tensors that are mapped stay so until they are disposed.</summary>
     public void Dispose()

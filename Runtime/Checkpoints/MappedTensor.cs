@@ -10,17 +10,27 @@ namespace Trimtab.Checkpoints;
 /// </summary>
 public sealed unsafe class MappedTensor : IDisposable
 {
-    private readonly MemoryMappedViewAccessor? _view; // null where there are no bytes
+    private readonly IDisposable? _memory; // null where there are no bytes
     private readonly byte* _data;
     private bool _disposed;
 
     internal MappedTensor(TensorInfo info, MemoryMappedViewAccessor? view)
     {
         Info = info;
-        _view = view;
+        _memory = view;
         // The handle is not locked by AcquirePointer: its finalizer must be able to unmap a tensor that nobody disposed.
         if (view is not null)
             _data = (byte*)view.SafeMemoryMappedViewHandle.DangerousGetHandle() + view.PointerOffset;
+    }
+
+    /// <summary>Bytes that come from no file.</summary>
+    /// <param name="info">What they are.</param>
+    /// <param name="memory">Owner of the memory, disposed with this.</param>
+    /// <param name="data">First byte.</param>
+    internal MappedTensor(TensorInfo info, IDisposable memory, byte* data)
+    {
+        (Info, _memory) = (info, memory);
+        _data = data;
     }
 
     /// <summary>What is mapped.</summary>
@@ -91,6 +101,6 @@ public sealed unsafe class MappedTensor : IDisposable
     public void Dispose()
     {
         _disposed = true;
-        _view?.Dispose();
+        _memory?.Dispose();
     }
 }

@@ -76,6 +76,17 @@ public sealed class ModelSource : IDisposable
         }
     }
 
+    /// <summary>Checkpoints that were opened, or made, elsewhere.</summary>
+    /// <param name="spec">What the model is.</param>
+    /// <param name="rotaryRowOrder">See <see cref="RotaryRowOrder"/>.</param>
+    /// <param name="files">The checkpoints; owned from here on.</param>
+    internal static ModelSource Of(ModelSpec spec, Func<int, int, int[]>? rotaryRowOrder, params IEnumerable<Checkpoint> files)
+    {
+        var source = new ModelSource(spec) { RotaryRowOrder = rotaryRowOrder };
+        source._files.AddRange(files);
+        return source;
+    }
+
     /// <summary>The checkpoint tensor that plays each role; every mismatch of all files in one error.</summary>
     /// <exception cref="MismatchedTensorsException">Tensors are missing, surplus or of another shape.</exception>
     internal Dictionary<string, (Checkpoint, TensorInfo)> Roles()

@@ -1,0 +1,170 @@
+using System.Collections.Concurrent;
+using System.CommandLine;
+using System.Globalization;
+using Trimtab.Kernels;
+using Trimtab.Kernels.Cpu;
+using Trimtab.Model;
+using Trimtab.Server.Benchmarks;
+using Trimtab.Text;
+
+namespace Trimtab.Server.Commands;
+
+/// <summary>bench: how fast a model runs here, beside this machine's limits and beside other programs.</summary>
+internal static class BenchCommand
+{
+    private static readonly Option<string?> Model = new("--model", "-m") { Description = "A Hugging Face folder or a .gguf file.", HelpName = "PATH" };
+    private static readonly Option<string?> Mmproj = new("--mmproj") { Description = "The vision file of a GGUF model; by default *mmproj*.gguf beside it.", HelpName = "FILE" };
+    private static readonly Option<string?> Synthetic = new("--synthetic") { Description = $"In place of a model, one whose weights are made up: {SyntheticModel.Known}.", HelpName = "SPEC" };
+    private static readonly Option<int> Seed = new("--seed") { Description = "Seed of the synthetic weights.", HelpName = "N", DefaultValueFactory = _ => 1 };
+    private static readonly Option<string?> Save = new("--write") { Description = "Save the synthetic model (1.1b-q8_0 if none is named) as a GGUF file, for other programs to run.", HelpName = "FILE" };
+    private static readonly Option<string> Dtype = ModelArguments.Dtype();
+    private static readonly Option<int> Threads = new("--threads", "-t") { Description = "CPU threads; 0 for one per core.", HelpName = "N" };
+    private static readonly Option<int> Prompt = new("--prompt", "-p") { Description = "Tokens of the prompt that is prefilled; 0 for none.", HelpName = "N", DefaultValueFactory = _ => 512 };
+    private static readonly Option<int> Generate = new("--generate", "-n") { Description = "Tokens that are decoded; 0 for none.", HelpName = "N", DefaultValueFactory = _ => 64 };
+    private static readonly Option<string> Batches = new("--batch", "-b") { Description = "Sequences that decode together, such as 1,8,32.", HelpName = "LIST", DefaultValueFactory = _ => "1" };
+    private static readonly Option<int> Depth = new("--depth", "-d") { Description = "Positions that a sequence holds before its decoding is timed.", HelpName = "N" };
+    private static readonly Option<int> Steered = new("--steered") { Description = "Measure steered too, over all layers, with this many distinct vectors in a batch.", HelpName = "K" };
+    private static readonly Option<float> Alpha = new("--alpha") { Description = "Strength of that steering.", HelpName = "A", DefaultValueFactory = _ => 1 };
+    private static readonly Option<bool> Image = new("--image") { Description = "Measure the vision tower on one image." };
+    private static readonly Option<int> Repetitions = new("--repetitions", "-r") { Description = "How often each is measured, in turn; 0 with --write only writes.", HelpName = "R", DefaultValueFactory = _ => 5 };
+    private static readonly Option<string[]> Peers = new("--peer")
+    {
+        Description = "A command run in turn with this program: llama-bench ... -r 1 -o json, or llama-batched-bench ... --output-format jsonl. May be repeated.",
+        HelpName = "COMMAND",
+    };
+    private static readonly Option<string?> JsonFile = new("--json") { Description = "Write all figures as JSON; - for the output, in place of the tables.", HelpName = "FILE" };
+    private static readonly Option<bool> Markdown = new("--markdown") { Description = "Print for a Markdown document." };
+
+    /// <summary>By threads: a machine's limits are measured once a process.</summary>
+    private static readonly ConcurrentDictionary<int, Roofline> Rooflines = new();
+
+    public static Command Create(Terminal terminal)
+    {
+        var command = new Command("bench", "Measures a model: prefill, decoding in batches, steering, images; repetitions in turn, beside the machine's measured limits and other programs.");
+        foreach (var option in (ReadOnlySpan<Option>)[
+            Model, Mmproj, Synthetic, Seed, Save, Dtype, Threads, Prompt, Generate, Batches, Depth, Steered, Alpha, Image, Repetitions, Peers, JsonFile, Markdown])
+            command.Options.Add(option);
+        command.SetAction(async (parse, cancel) =>
+        {
+            var plan = Plan(parse);
+            var synthetic = Made(parse);
+            if (synthetic is null && parse.GetValue(Model) is null)
+                throw new UsageException("bench needs --model or --synthetic");
+            if (parse.GetValue(Save) is { } path)
+                foreach (var file in synthetic!.Write(path))
+                    terminal.Note($"wrote {file}");
+            if (plan.Repetitions == 0)
+                return 0;
+            var report = await RunAsync(parse, plan, synthetic, terminal, cancel).ConfigureAwait(false);
+            var json = parse.GetValue(JsonFile);
+            if (json == "-")
+                await terminal.Output.WriteLineAsync(Json.Write(report.Write)).ConfigureAwait(false);
+            else
+                report.Print(terminal.Output, parse.GetValue(Markdown));
+            if (json is not null and not "-")
+                await File.WriteAllTextAsync(json, Json.Write(report.Write) + "\n", cancel).ConfigureAwait(false);
+            return 0;
+        });
+        return command;
+    }
+
+    private static async Task<BenchReport> RunAsync(ParseResult parse, BenchPlan plan, SyntheticModel? synthetic, Terminal terminal, CancellationToken cancel)
+    {
+        using var device = new CpuDevice(ModelArguments.Range(parse, Threads, 1024));
+        var (tokenizer, source) = Open(parse, synthetic);
+        using var _ = source;
+        if (plan.Image && source.Spec.Vision is null)
+            throw new UsageException("--image: the model has no vision encoder");
+        var roofline = Rooflines.GetOrAdd(parse.GetValue(Threads), threads => Roofline.Measure(threads));
+        var name = synthetic is not null ? $"synthetic {synthetic.Name}" : Path.GetFileName(Path.TrimEndingDirectorySeparator(parse.GetValue(Model)!));
+        var asked = ModelArguments.Read(parse, Dtype);
+        using var network = terminal.WithProgress($"Loading {name}", progress => Network.Load(source, device, asked, progress, cancel));
+        foreach (var note in network.Notes)
+            terminal.Note(note);
+
+        var matrices = source.Files[0].Tensors.Values.Where(tensor => tensor.Shape.Count == 2);
+        var form = asked ?? matrices.GroupBy(tensor => tensor.Type).MaxBy(group => group.Sum(tensor => tensor.Bytes))!.Key;
+        var parameters = source.Files.SelectMany(file => file.Tensors.Values).Sum(tensor => tensor.Elements);
+        using var session = new BenchSession(network, tokenizer, plan, form.IsQuantized());
+        var peers = (parse.GetValue(Peers) ?? []).Select(command => new Peer(command)).ToList();
+        foreach (var measurement in session.Measurements)
+            session.Warm(measurement);
+        for (var repetition = 0; repetition < plan.Repetitions; repetition++)
+        {
+            foreach (var measurement in session.Measurements)
+            {
+                cancel.ThrowIfCancellationRequested();
+                session.Run(measurement);
+            }
+            foreach (var peer in peers)
+            {
+                await peer.RunAsync(cancel).ConfigureAwait(false);
+                if (!session.Measurements.Exists(measurement => peer.Ratios(measurement).Count > 0))
+                    throw new UsageException($"--peer '{peer.Command}' measured {Listed(peer.Runs[^1].Select(r => (r.Test, r.Tokens, r.Batch, r.Depth)))}; "
+                        + $"this run measures {Listed(session.Measurements.Where(m => m.Steered == 0).Select(m => (m.Test, m.Tokens, m.Batch, m.Depth)))}");
+            }
+            terminal.Note($"repetition {repetition + 1} of {plan.Repetitions}");
+        }
+        var model = new BenchModel(name, form.ToString(), parameters, network.Decoder.WeightBytes, device.Name);
+        return new(Machine.Here, roofline, model, plan, session.Measurements, peers, Machine.PeakMemory());
+    }
+
+    private static (Tokenizer, ModelSource) Open(ParseResult parse, SyntheticModel? synthetic)
+    {
+        if (synthetic is not null)
+            return (Tokenizer.FromGguf(synthetic.Metadata, synthetic.Name), synthetic.Open());
+        var files = ModelFiles.OpenWithWeights(parse.GetValue(Model)!, parse.GetValue(Mmproj), out var source);
+        return (files.Tokenizer, source);
+    }
+
+    private static SyntheticModel? Made(ParseResult parse)
+    {
+        var spec = parse.GetValue(Synthetic) ?? (parse.GetValue(Save) is not null ? "1.1b-q8_0" : null);
+        if (spec is null)
+            return null;
+        if (parse.GetValue(Model) is not null)
+            throw new UsageException("--model and a synthetic model (--synthetic, --write) exclude each other");
+        if (parse.GetValue(Save)?.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase) == false)
+            throw new UsageException($"--write {parse.GetValue(Save)}: expected a name ending in .gguf");
+        try
+        {
+            return SyntheticModel.Parse(spec, parse.GetValue(Seed));
+        }
+        catch (FormatException error)
+        {
+            throw new UsageException($"--synthetic: {error.Message}");
+        }
+    }
+
+    private static BenchPlan Plan(ParseResult parse)
+    {
+        var plan = new BenchPlan(
+            ModelArguments.Range(parse, Prompt, 1 << 20), ModelArguments.Range(parse, Generate, 1 << 20), BatchList(parse.GetValue(Batches)!),
+            ModelArguments.Range(parse, Depth, 1 << 20), parse.GetValue(Image), ModelArguments.Range(parse, Steered, 1024), parse.GetValue(Alpha),
+            ModelArguments.Range(parse, Repetitions, 1000));
+        if (plan is { Prompt: 0, Generate: 0, Image: false })
+            throw new UsageException("-p 0 and -n 0 without --image measure nothing");
+        if (!float.IsFinite(plan.Alpha))
+            throw new UsageException($"--alpha is {plan.Alpha}; expected a finite number");
+        if (plan.Repetitions == 0 && parse.GetValue(Save) is null)
+            throw new UsageException("--repetitions is 0; expected 1 or more, or --write");
+        if ((parse.GetValue(Peers) ?? []).Any(string.IsNullOrWhiteSpace))
+            throw new UsageException("--peer is empty; expected a command");
+        return plan;
+    }
+
+    private static List<int> BatchList(string text)
+    {
+        var batches = new List<int>();
+        foreach (var part in text.Split(','))
+        {
+            if (!int.TryParse(part, NumberStyles.None, CultureInfo.InvariantCulture, out var batch) || batch is < 1 or > 1024 || batches.Contains(batch))
+                throw new UsageException($"--batch '{text}': expected different numbers from 1 to 1024, such as 1,8,32");
+            batches.Add(batch);
+        }
+        return batches;
+    }
+
+    private static string Listed(IEnumerable<(string Test, int Tokens, int Batch, int Depth)> work)
+        => string.Join(", ", work.Select(w => $"{w.Test} {w.Tokens}{(w.Batch > 1 ? $" × {w.Batch}" : "")}{(w.Depth > 0 ? $" at {w.Depth}" : "")}"));
+}

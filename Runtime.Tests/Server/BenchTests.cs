@@ -1,0 +1,176 @@
+using System.Text.Json;
+using Trimtab.Server;
+using Trimtab.Tests.Golden;
+
+namespace Trimtab.Tests.Server;
+
+/// <summary>trimtab bench: what it reports, not how fast.</summary>
+public class BenchTests
+{
+    private string _folder = null!;
+
+    [OneTimeSetUp]
+    public void Create() => _folder = Directory.CreateTempSubdirectory("trimtab-bench-").FullName;
+
+    [OneTimeTearDown]
+    public void Delete() => Directory.Delete(_folder, true);
+
+    private string At(string name) => Path.Combine(_folder, name);
+
+    private static (int Code, string Output, string Error) Run(params string[] args)
+    {
+        using var output = new StringWriter();
+        using var error = new StringWriter();
+        var code = CommandLine.RunAsync(["bench", .. args], output, error).GetAwaiter().GetResult();
+        return (code, output.ToString(), error.ToString());
+    }
+
+    private static JsonElement Report(params string[] args)
+    {
+        var (code, output, error) = Run([.. args, "--json", "-"]);
+        Assert.That(code, Is.Zero, error);
+        return JsonDocument.Parse(output).RootElement;
+    }
+
+    private static List<JsonElement> Results(JsonElement report) => [.. report.GetProperty("results").EnumerateArray()];
+
+    private static string Hash(JsonElement result) => result.GetProperty("logits_hash").GetString()!;
+
+    /// <summary>A program that prints what llama-bench would.</summary>
+    private string Script(string name, string output)
+    {
+        File.WriteAllText(At(name + ".out"), output);
+        return OperatingSystem.IsWindows() ? $"type \"{At(name + ".out")}\"" : $"cat '{At(name + ".out")}'";
+    }
+
+    [Test]
+    public void A_report_has_speeds_limits_and_hashes()
+    {
+        string[] args = ["--synthetic", "llava-tiny-q4_0", "-p", "24", "-n", "3", "-b", "1,3", "--steered", "2", "-d", "5", "-r", "2", "--image"];
+        var report = Report([.. args, "-t", "2"]);
+        var results = Results(report);
+        Assert.That(results.Select(r => (r.GetProperty("test").GetString(), r.GetProperty("batch").GetInt32(), r.GetProperty("steered").GetInt32())), Is.EqualTo(new[]
+        {
+            ("prefill", 1, 0), ("decode", 1, 0), ("decode", 3, 0), ("prefill", 1, 1), ("decode", 1, 1), ("decode", 3, 2), ("image", 1, 0),
+        }));
+        Assert.Multiple(() =>
+        {
+            foreach (var limit in (string[])["read_gb_per_second", "f32_gflop_per_second", "int8_gop_per_second"])
+                Assert.That(report.GetProperty("roofline").GetProperty(limit).GetDouble(), Is.GreaterThan(0), limit);
+            foreach (var field in (string[])["cpu", "device", "system", "dotnet", "version"])
+                Assert.That(report.GetProperty("machine").GetProperty(field).GetString(), Is.Not.Empty, field);
+            Assert.That(report.GetProperty("model").GetProperty("form").GetString(), Is.EqualTo("Q4_0"));
+            Assert.That(report.GetProperty("peak_memory_bytes").GetInt64(), Is.GreaterThan(1 << 20));
+            foreach (var result in results)
+            {
+                foreach (var field in (string[])["tokens_per_second", "tokens_per_second_min", "tokens_per_second_max", "gflop_per_second", "roofline_share"])
+                    Assert.That(result.GetProperty(field).GetDouble(), Is.GreaterThan(0), field);
+                Assert.That(result.GetProperty("seconds").GetArrayLength(), Is.EqualTo(2));
+                Assert.That(Hash(result), Has.Length.EqualTo(64));
+                Assert.That(result.TryGetProperty("steering_tax", out _), Is.EqualTo(result.GetProperty("steered").GetInt32() > 0));
+            }
+            Assert.That(Hash(results[3]), Is.Not.EqualTo(Hash(results[0])), "steering changes logits");
+        });
+        Assert.That(Results(Report([.. args, "-t", "1"])).Select(Hash), Is.EqualTo(results.Select(Hash)), "hashes repeat, with other threads too");
+    }
+
+    [Test]
+    public void Steering_by_nothing_leaves_the_hash()
+    {
+        var results = Results(Report("--synthetic", "tiny-q8_0", "-p", "9", "-n", "3", "-b", "2", "--steered", "2", "--alpha", "0", "-r", "1"));
+        Assert.That(results, Has.Count.EqualTo(4));
+        Assert.That(Hash(results[2]), Is.EqualTo(Hash(results[0])));
+        Assert.That(Hash(results[3]), Is.EqualTo(Hash(results[1])));
+    }
+
+    [TestCase("tiny-f32")]
+    [TestCase("tiny-bf16")]
+    [TestCase("tiny-q4_1")]
+    [TestCase("tiny-q4_k_m")]
+    [TestCase("llava-tiny-f16")]
+    public void A_written_model_is_the_one_in_memory(string spec)
+    {
+        string[] measured = ["-p", "9", "-n", "2", "-r", "1", .. spec.StartsWith("llava", StringComparison.Ordinal) ? (string[])["--image"] : []];
+        var path = Path.Combine(Directory.CreateDirectory(At(spec)).FullName, "model.gguf");
+        var made = Results(Report(["--synthetic", spec, "--write", path, .. measured]));
+        var read = Results(Report(["-m", path, .. measured]));
+        Assert.That(read.Select(Hash), Is.EqualTo(made.Select(Hash)));
+        Assert.That(Hash(Results(Report(["--synthetic", spec, "--seed", "2", .. measured]))[0]), Is.Not.EqualTo(Hash(made[0])));
+    }
+
+    [Test]
+    public void Any_model_can_be_measured()
+    {
+        var results = Results(Report("-m", TinyModel.WriteLlava(At("llava")), "-p", "8", "-n", "2", "-r", "1", "--image", "--dtype", "bf16"));
+        Assert.That(results, Has.Count.EqualTo(3));
+    }
+
+    [Test]
+    public void A_peer_is_compared_pair_by_pair()
+    {
+        var bench = Script("bench", """
+            some line of a log
+            [
+              { "build_commit": "abc123", "n_prompt": 16, "n_gen": 0, "avg_ts": 99.0, "samples_ts": [ 50.0, 100.0, 75.0 ] },
+              { "build_commit": "abc123", "n_prompt": 0, "n_gen": 2, "n_depth": 0, "avg_ts": 12.5 },
+              { "build_commit": "abc123", "n_prompt": 0, "n_gen": 2, "n_depth": 512, "avg_ts": 1.0 }
+            ]
+            """);
+        var batched = Script("batched", """{"n_kv_max": 64, "pp": 0, "tg": 2, "pl": 3, "n_kv": 6, "t_pp": 0.1, "speed_pp": 0.0, "t_tg": 0.1, "speed_tg": 60.0, "speed": 60.0}""");
+        var report = Report("--synthetic", "tiny-q8_0", "-p", "16", "-n", "2", "-b", "1,3", "--steered", "1", "-r", "2", "--peer", bench, "--peer", batched);
+        var peers = report.GetProperty("peers").EnumerateArray().ToList();
+        var (first, second) = (peers[0].GetProperty("results").EnumerateArray().ToList(), peers[1].GetProperty("results").EnumerateArray().ToList());
+        Assert.Multiple(() =>
+        {
+            Assert.That(peers[0].GetProperty("build").GetString(), Is.EqualTo("abc123"));
+            Assert.That(first.Select(r => r.GetProperty("test").GetString()), Is.EqualTo(new[] { "prefill", "decode" }));
+            Assert.That(first[0].GetProperty("tokens_per_second").EnumerateArray().Select(r => r.GetDouble()), Is.EqualTo(new[] { 75.0, 75.0 }));
+            Assert.That(second.Single().GetProperty("batch").GetInt32(), Is.EqualTo(3));
+            var seconds = Results(report)[0].GetProperty("seconds").EnumerateArray().Select(s => s.GetDouble()).ToArray();
+            Assert.That(first[0].GetProperty("ratios").EnumerateArray().Select(r => r.GetDouble()),
+                Is.EqualTo(seconds.Select(s => 16 / s / 75)).Within(0.01).Percent);
+            Assert.That(Run("--synthetic", "tiny-q8_0", "-p", "16", "-n", "2", "-r", "1", "--peer", bench, "--markdown").Output, Does.Contain("| prefill 16 |").And.Contain("Peer: `"));
+        });
+    }
+
+    [TestCase("no json here", "llama-bench")]
+    [TestCase("[ { \"n_prompt\": 16 } ]", "n_gen")]
+    [TestCase("[ { \"n_prompt\": 16, \"n_gen\": 0, \"avg_ts\": 0 } ]", "tokens a second")]
+    [TestCase("[ 1, 2", "JSON")]
+    [TestCase("[ { \"n_prompt\": 17, \"n_gen\": 0, \"avg_ts\": 1.5 } ]", "prefill 17")]
+    public void A_peer_that_measures_something_else_is_refused(string output, string named)
+    {
+        var (code, _, error) = Run("--synthetic", "tiny-q8_0", "-p", "16", "-n", "0", "-r", "1", "--peer", Script("other", output));
+        Assert.That(code, Is.Not.Zero);
+        Assert.That(error, Does.StartWith("trimtab: --peer").And.Contain(named));
+    }
+
+    [Test]
+    public void A_peer_that_fails_is_named()
+        => Assert.That(Run("--synthetic", "tiny-q8_0", "-p", "4", "-n", "0", "-r", "1", "--peer", "exit 3").Error, Does.Contain("exit 3").And.Contain("ended with 3"));
+
+    [TestCase("", "--model")]
+    [TestCase("-m x --synthetic tiny-f32", "exclude")]
+    [TestCase("-m x --write x.gguf", "exclude")]
+    [TestCase("--synthetic 9b-q4_0", "9b-q4_0")]
+    [TestCase("--synthetic tiny", "tiny")]
+    [TestCase("--synthetic 135m-q4_k", "576")]
+    [TestCase("--synthetic tiny-f32 --write x.bin", ".gguf")]
+    [TestCase("--synthetic tiny-f32 -b 1,0", "1,0")]
+    [TestCase("--synthetic tiny-f32 -b 1,1", "1,1")]
+    [TestCase("--synthetic tiny-f32 -p 0 -n 0", "nothing")]
+    [TestCase("--synthetic tiny-f32 -p -1", "-1")]
+    [TestCase("--synthetic tiny-f32 -r 0", "repetitions")]
+    [TestCase("--synthetic tiny-f32 --alpha NaN", "alpha")]
+    [TestCase("--synthetic tiny-f32 --image", "vision")]
+    [TestCase("--synthetic tiny-f32 --dtype q9", "q9")]
+    public void Wrong_usage_ends_with_two(string line, string named)
+    {
+        var (code, _, error) = Run(line.Split(' ', StringSplitOptions.RemoveEmptyEntries));
+        Assert.That(code, Is.EqualTo(2), error);
+        Assert.That(error, Does.StartWith("trimtab: ").And.Contain(named));
+    }
+
+    [Test]
+    public void A_missing_model_is_an_error() => Assert.That(Run("-m", "nowhere.gguf").Code, Is.EqualTo(1));
+}
