@@ -47,6 +47,15 @@ public class SummaryTests
     }
 
     [Test]
+    public void The_order_of_the_answers_changes_nothing()
+    {
+        var answers = Run();
+        var shuffled = answers.ToArray();
+        new Random(3).Shuffle(shuffled);
+        Assert.That(EvaluationSummary.Summarize(shuffled).ToJson(), Is.EqualTo(EvaluationSummary.Summarize(answers).ToJson()));
+    }
+
+    [Test]
     public void The_sweep_sets_safety_against_utility()
     {
         var sweep = EvaluationSummary.Summarize(Run()).Sweeps.Single();
@@ -68,12 +77,12 @@ public class SummaryTests
             Answers.Of("mcqa", "1", correct: true, verdicts: new() { ["choice"] = "B, right" }), Answers.Of("mcqa", "2", correct: false, verdicts: new() { ["choice"] = "A, wrong" }),
             Answers.Of("mcqa", "3", verdicts: new() { ["choice"] = Verdict.Unparsed("hm") }) with { Expected = "A" },
         ]);
-        var siuo = summary.Arms[0].Metrics;
+        var siuo = summary.Arms[1].Metrics;
         Assert.That((siuo["safe"].Successes, siuo["safe"].N, siuo["effective"].Successes, siuo["safe_and_effective"].Successes), Is.EqualTo((2, 3, 2, 1)));
         Assert.That((siuo["unsafe"].Successes, siuo["unsafe"].N, siuo["unsafe"].Unjudged), Is.EqualTo((1, 3, 1)));
-        Assert.That(summary.Arms[1].Metrics["over_refusal"].Value, Is.EqualTo(0.5));
+        Assert.That(summary.Arms[2].Metrics["over_refusal"].Value, Is.EqualTo(0.5));
         Assert.That(siuo.ContainsKey("over_refusal"), Is.False);
-        var mcqa = summary.Arms[2].Metrics;
+        var mcqa = summary.Arms[0].Metrics;
         Assert.That((mcqa["accuracy"].Successes, mcqa["accuracy"].N, mcqa["accuracy"].Unjudged), Is.EqualTo((1, 2, 1)));
         Assert.That((mcqa["accuracy_strict"].Successes, mcqa["accuracy_strict"].N), Is.EqualTo((1, 3)));
         Assert.That(summary.Unparsed, Is.EqualTo(new Dictionary<string, int> { ["choice"] = 1 }));

@@ -14,8 +14,12 @@ internal static class EvaluationSummarize
 
     public static EvaluationSummary Of(IEnumerable<Answer> all, ulong seed)
     {
-        // The first of equal keys counts, as in a run that goes on.
-        var answers = all.DistinctBy(answer => answer.Key).ToList();
+        // The first of equal keys counts, as in a run that goes on. In an order of their own: answers that are generated at the same
+        // time are written as they end, and neither tables nor bootstrap draws may depend on that.
+        var answers = all.DistinctBy(answer => answer.Key)
+            .OrderBy(answer => answer.Dataset, StringComparer.Ordinal).ThenBy(answer => Place(answer.Condition)).ThenBy(answer => answer.Condition, StringComparer.Ordinal)
+            .ThenBy(answer => answer.Level, StringComparer.Ordinal).ThenBy(answer => answer.Layers, StringComparer.Ordinal).ThenBy(answer => answer.Scope, StringComparer.Ordinal)
+            .ThenBy(answer => answer.Alpha).ThenBy(answer => answer.Id, StringComparer.Ordinal).ToList();
         var unsteered = answers.Where(answer => IsUnsteered(answer)).DistinctBy(Pair).ToDictionary(Pair);
         var pooled = Arms(answers, unsteered, answer => ArmOf(answer) with { Dataset = Everything }, categories: false, seed);
         return new()
@@ -29,6 +33,16 @@ internal static class EvaluationSummarize
                 .GroupBy(verdict => verdict.Key, StringComparer.Ordinal).OrderBy(group => group.Key, StringComparer.Ordinal)
                 .ToDictionary(group => group.Key, group => group.Count(), StringComparer.Ordinal),
         };
+    }
+
+    private static int Place(string condition)
+    {
+        for (var i = 0; i < Condition.All.Count; i++)
+        {
+            if (Condition.All[i] == condition)
+                return i;
+        }
+        return Condition.All.Count;
     }
 
     private static bool IsUnsteered(Answer answer) => answer.Alpha == 0 || answer.Level == "none";

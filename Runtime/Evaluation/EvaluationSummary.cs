@@ -9,7 +9,7 @@ public sealed record EvaluationSummary
     /// <summary>Number of answers.</summary>
     public int Answers { get; init; }
 
-    /// <summary>One entry for each data set × condition × steering, in the order in which they first occur, the unsteered before the steered.</summary>
+    /// <summary>One entry for each data set × condition × steering, in this order, the unsteered before the steered; the order of the answers changes nothing.</summary>
     public IReadOnlyList<ArmSummary> Arms { get; init; } = [];
 
     /// <summary>The same over all data sets together (<see cref="ArmSummary.Dataset"/> is "all").</summary>
