@@ -56,6 +56,7 @@ internal static class CommandLine
             "from the last token's hidden state (CMRM, arXiv 2410.09047).")
         {
             Verbose,
+            DemoCommand.Create(terminal),
             GenerateCommand.Create(terminal),
             ExtractCommand.Create(terminal),
             CalibrateCommand.Create(terminal),

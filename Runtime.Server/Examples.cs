@@ -15,6 +15,7 @@ internal static class Examples
             "trimtab generate --model llava-1.5-7b-hf --image photo.jpg --prompt \"...\" --vectors cmrm.safetensors --alpha 1",
             "trimtab inspect llava-1.5-7b-hf",
         ],
+        ["demo"] = ["trimtab demo", "trimtab demo --limit 30 --out quick"],
         ["generate"] =
         [
             "trimtab generate -m SmolLM2-135M-Instruct.Q4_1.gguf -p \"Why is the sky blue?\"",

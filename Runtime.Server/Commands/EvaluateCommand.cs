@@ -49,7 +49,7 @@ internal static class EvaluateCommand
     private static readonly Option<ulong> Seed = new("--seed") { Description = "Seed of the noise image and of the bootstrap; answers are greedy.", HelpName = "N" };
     private static readonly Option<int> Parallel = new("--parallel") { Description = "Answers at the same time; changes none of them.", HelpName = "N", DefaultValueFactory = _ => 32 };
     private static readonly Option<bool> Restart = new("--restart") { Description = "Forget the answers that are in the output folder." };
-    private static readonly Option<string> Out = new("--out", "-o") { Description = "Folder for answers.jsonl, run.json, report.json and report.md; a run that was ended goes on there.", HelpName = "DIR", Required = true };
+    private static readonly Option<string> Out = new("--out", "-o") { Description = "Folder for answers.jsonl, run.json, report.json, report.md and report.html; a run that was ended goes on there.", HelpName = "DIR", Required = true };
 
     public static Command Create(Terminal terminal)
     {
@@ -96,7 +96,8 @@ internal static class EvaluateCommand
             }, progress, cancel).ConfigureAwait(false);
             progress.End();
             Print(summary, terminal.Output);
-            await terminal.Output.WriteLineAsync($"{Path.Combine(folder, "report.md")}, report.json, answers.jsonl").ConfigureAwait(false);
+            await EvaluationPage.WriteAsync(opened, settings, summary, folder, $"trimtab {string.Join(' ', parse.Tokens.Select(token => token.Value.Contains(' ') ? $"\"{token.Value}\"" : token.Value))}", cancel).ConfigureAwait(false);
+            await terminal.Output.WriteLineAsync($"{Path.Combine(folder, "report.html")}, report.md, report.json, answers.jsonl").ConfigureAwait(false);
             return 0;
         }
         catch (OperationCanceledException) when (cancel.IsCancellationRequested)

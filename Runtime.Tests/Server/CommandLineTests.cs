@@ -158,6 +158,22 @@ public class CommandLineTests
         Assert.That(back[3].ToArray(), Is.EqualTo(new float[] { 5, 6 }));
     }
 
+    [Test]
+    public void Demo_shows_the_effect_and_writes_a_report()
+    {
+        var (code, output, error) = Run(["demo", "--limit", "24", "--alpha", "1", "-o", At("demo")]);
+        Assert.That(code, Is.Zero, error);
+        var summary = Trimtab.Evaluation.EvaluationSummary.Parse(File.ReadAllText(Path.Combine(At("demo"), "report.json")));
+        double Unsafe(string condition, float alpha) => summary.Arms.Single(a => a.Dataset == "test-harmful" && a.Condition == condition && a.Alpha == alpha).Metrics["unsafe"].Value;
+        Assert.Multiple(() =>
+        {
+            foreach (var condition in (string[])["blank", "noise", "image"])
+                Assert.That(Unsafe(condition, 0) - Unsafe(condition, 1), Is.GreaterThan(0.4), condition);
+            Assert.That(output, Does.Contain("with a scene").And.Contain("Try next"));
+            Assert.That(File.ReadAllText(Path.Combine(At("demo"), "report.html")), Does.StartWith("<!DOCTYPE html>").IgnoreCase.And.Contain("</html>"));
+        });
+    }
+
     [TestCase("generate -m nowhere -p hi", 1, "nowhere")]
     [TestCase("generate -p hi", 2, "--model")]
     [TestCase("generate -m LLAVA -p hi --alpha 1", 2, "--vectors")]

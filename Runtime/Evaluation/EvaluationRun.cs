@@ -191,7 +191,7 @@ public sealed class EvaluationRun(VisionLanguageModel model, EvaluationSettings 
                 MaxTokens = settings.MaxTokens,
                 HashLogits = true,
                 Steering = item.Steering.Level == "none" ? null : new(
-                    item.Steering.Level == "sample" ? await SampleShiftAsync(item.Text, cancel).ConfigureAwait(false) : settings.Vectors!,
+                    item.Steering.Level == "sample" ? await model.SampleShiftAsync(model.ChatPair([new("user", SelfJudge.Literal(model, item.Text), 1)]), cancel).ConfigureAwait(false) : settings.Vectors!,
                     item.Steering.Alpha, item.Steering.Scope, item.Steering.Layers),
             };
             var (text, sequence) = (new StringBuilder(), (Sequence?)null);
@@ -257,23 +257,6 @@ public sealed class EvaluationRun(VisionLanguageModel model, EvaluationSettings 
                 ? Image.Blank(width, height, 255, 255, 255)
                 : Image.Noise(width, height, settings.Seed);
         }
-    }
-
-    /// <summary>Sample-level CMRM (arXiv 2410.09047, section 3.3): the shift that a meaningless image causes in this very request's last-token states.</summary>
-    private async Task<ShiftVectors> SampleShiftAsync(string text, CancellationToken cancel)
-    {
-        var (width, height) = model.Files.Processor!.Size;
-        var capture = new GenerationOptions { MaxTokens = 0, Capture = true };
-        var with = model.RunAsync(PromptOf(text, [Image.Blank(width, height, 255, 255, 255)]), capture, cancel);
-        var alone = await model.RunAsync(PromptOf(text, []), capture, cancel).ConfigureAwait(false);
-        var shifted = await with.ConfigureAwait(false);
-        var (layers, size) = (model.Network.Spec.Text.Layers, model.Network.Spec.Text.HiddenSize);
-        return ShiftVectors.Create([.. Enumerable.Range(0, layers).Select(layer =>
-        {
-            var shift = new float[size];
-            System.Numerics.Tensors.TensorPrimitives.Subtract(shifted.States.AsSpan(layer * size, size), alone.States.AsSpan(layer * size, size), shift);
-            return (float[]?)shift;
-        })]);
     }
 
     private async Task<Answer> JudgeAsync(Question question, Answer answer, CancellationToken cancel)
