@@ -25,6 +25,12 @@ internal sealed class ModelArguments
         DefaultValueFactory = _ => "auto",
     };
 
+    private readonly Option<string> _activations = new("--activations")
+    {
+        Description = "Activations that meet quantised matrices: int8 is fast, f32 exact.",
+        DefaultValueFactory = _ => "int8",
+    };
+
     private readonly Option<int> _threads = new("--threads", "-t")
     {
         Description = "CPU threads; 0 for one per core.",
@@ -37,11 +43,15 @@ internal sealed class ModelArguments
         HelpName = "N",
     };
 
-    public ModelArguments() => _dtype.AcceptOnlyFromAmong("auto", "f32", "bf16", "f16", "q8_0", "q4_0");
+    public ModelArguments()
+    {
+        _dtype.AcceptOnlyFromAmong("auto", "f32", "bf16", "f16", "q8_0", "q4_0");
+        _activations.AcceptOnlyFromAmong("int8", "f32");
+    }
 
     public void AddTo(Command command)
     {
-        foreach (var option in (ReadOnlySpan<Option>)[_model, _mmproj, _dtype, _threads, _context])
+        foreach (var option in (ReadOnlySpan<Option>)[_model, _mmproj, _dtype, _activations, _threads, _context])
             command.Options.Add(option);
     }
 
@@ -62,6 +72,7 @@ internal sealed class ModelArguments
                 "q4_0" => DType.Q4_0,
                 _ => null,
             },
+            Activations = parse.GetValue(_activations) == "f32" ? Activations.F32 : Activations.Int8,
             Threads = threads,
             Engine = new() { ContextLength = context },
             Progress = progress,
