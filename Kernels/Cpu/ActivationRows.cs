@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
 
 namespace Trimtab.Kernels.Cpu;
 
@@ -63,7 +64,7 @@ internal static unsafe class ActivationRows<T> where T : struct, ILanes<T>
             T roundedA = a * inverse + rounding, roundedB = b * inverse + rounding;
             T.StoreBytes(T.SubtractIntegers(roundedA, rounding), row + k);
             T.StoreBytes(T.SubtractIntegers(roundedB, rounding), row + k + 16);
-            int sumA = (int)LanesSums.Sum(roundedA - rounding), sumB = (int)LanesSums.Sum(roundedB - rounding);
+            int sumA = Sum(row + k), sumB = Sum(row + k + 16);
             var d = !finite ? float.NaN : m >= Least ? m / 127 : 0;
             var block = row + layout.Columns + k;
             *(float*)block = d;
@@ -80,5 +81,20 @@ internal static unsafe class ActivationRows<T> where T : struct, ILanes<T>
                     (q >> 8).Store((short*)(row + layout.Shorts + 2 * k + 32 + i));
                 }
         }
+    }
+
+    /// <summary>Sum of 16 signed bytes.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static int Sum(byte* q)
+    {
+        var sum = 0;
+        if (Sse2.IsSupported)
+        {
+            var halves = Sse2.SumAbsoluteDifferences(Vector128.Load(q) ^ Vector128.Create((byte)0x80), Vector128<byte>.Zero);
+            return halves.GetElement(0) + halves.GetElement(4) - 16 * 128;
+        }
+        for (var i = 0; i < 16; i++)
+            sum += (sbyte)q[i];
+        return sum;
     }
 }

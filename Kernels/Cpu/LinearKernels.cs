@@ -22,11 +22,14 @@ internal abstract unsafe class LinearKernels
     /// <summary>Panels whose sums are taken side by side, so that a tile's activations are reused while they are in the cache.</summary>
     protected const int Together = 4;
 
+    /// <summary>Tokens for which elements are unpacked in registers, each time anew: they wait for memory anyway.</summary>
+    protected const int Few = 2;
+
     /// <summary>Bytes of a chunk as floats, or of two as integers.</summary>
     protected const int UnpackedBytes = 18 * 1024;
 
-    /// <summary>Scratch of a worker: unpacked chunks, sums of the panels and of one that only fills a pair, a row's tail.</summary>
-    public const int ScratchBytes = UnpackedBytes + ((Together + 1) * Tile + 4) * 16 * sizeof(float);
+    /// <summary>Scratch of a worker: unpacked chunks, sums of the panels and of one that only fills a pair, biases, a row's tail.</summary>
+    public const int ScratchBytes = UnpackedBytes + ((Together + 1) * Tile + Together + 1) * 16 * sizeof(float);
 
     /// <summary>The widest instruction set that this machine has.</summary>
     public static LinearKernels Best() =>
@@ -58,7 +61,7 @@ internal sealed unsafe class LinearKernels<T>(EmittedDot? emitted = null) : Line
     private const int Grain = 16 * 1024;
 
     public override ActivationRows Layout(CpuWeight weight, int tokens) =>
-        new(weight.Columns, !T.HasDot && weight.Has(DType.Q8_0) && (emitted is null || tokens == 1));
+        new(weight.Columns, !T.HasDot && weight.Has(DType.Q8_0) && (emitted is null || tokens <= Few));
 
     public override void Linear(WorkerPool pool, in LinearJob job)
     {
@@ -163,11 +166,15 @@ internal sealed unsafe class LinearKernels<T>(EmittedDot? emitted = null) : Line
         EmittedDot? emitted) where TForm : struct, IIntegerForm
     {
         var bytes = Panels.ChunkBytes<TForm>(columns);
-        if (tokens == 1)
+        // Bytes of Q8_0 need the instruction, which a prompt's last few tokens have in the emitted kernel only.
+        if (tokens <= Few && (typeof(TForm) != typeof(FormQ8_0) || T.HasDot))
         {
-            IntegerDot<T>.One<TForm>(chunk, columns, layout, x, k, sums);
-            if (chunk2 is not null)
-                IntegerDot<T>.One<TForm>(chunk2, columns, layout, x, k, sums2);
+            for (var t = 0; t < tokens; t++, x += layout.Stride, sums += 16, sums2 += 16)
+            {
+                IntegerDot<T>.One<TForm>(chunk, columns, layout, x, k, sums);
+                if (chunk2 is not null)
+                    IntegerDot<T>.One<TForm>(chunk2, columns, layout, x, k, sums2);
+            }
             return bytes;
         }
         IntegerDot<T>.Unpack<TForm>(chunk, columns, scratch);
@@ -252,10 +259,10 @@ internal sealed unsafe class LinearKernels<T>(EmittedDot? emitted = null) : Line
         {
             var scratch = (float*)(job.Scratch + worker * ScratchBytes);
             var sums = scratch + UnpackedBytes / sizeof(float);
-            var tail = sums + (Together + 1) * Tile * 16;
+            var biases = sums + (Together + 1) * Tile * 16;
             var gated = IsGate(job.Epilogue);
-            // One token (or two) reads weights as fast as they come: one panel after another, a single stream.
-            var step = job.Tokens <= (job.Rows == 0 ? 2 : 1) ? 1 : gated ? Together / 2 : Together;
+            // One or two tokens read weights as fast as they come: one panel after another, a single stream.
+            var step = job.Tokens <= Few ? 1 : gated ? Together / 2 : Together;
             for (var item = first; item < end; item += step)
             {
                 var items = Math.Min(step, end - item);
@@ -263,8 +270,7 @@ internal sealed unsafe class LinearKernels<T>(EmittedDot? emitted = null) : Line
                 {
                     var tokens = Math.Min(Tile, job.Tokens - t);
                     Sums(item, items, gated, t, tokens, sums, scratch);
-                    for (var i = 0; i < items; i++)
-                        Store(item + i, gated, t, tokens, sums + i * Tile * 16, sums + (items + i) * Tile * 16, tail);
+                    Store(item, items, gated, t, tokens, sums, biases);
                 }
             }
         }
@@ -302,34 +308,41 @@ internal sealed unsafe class LinearKernels<T>(EmittedDot? emitted = null) : Line
             ref readonly Panel Panel(int i) => ref weight.Panel[i < items ? item + i : item + i - items + weight.Panel.Length / 2];
         }
 
+        /// <summary>Stores sums token by token: neighbouring panels' outputs lie side by side, those of two tokens pages apart.</summary>
         [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-        private void Store(int item, bool gated, int t, int tokens, float* sums, float* values, float* tail)
+        private void Store(int item, int items, bool gated, int t, int tokens, float* sums, float* biases)
         {
-            ref readonly var panel = ref job.Weight.Panel[item];
-            T bias = Bias(panel.First, panel.Rows, tail), valueBias = gated ? Bias(job.Outputs + panel.First, panel.Rows, tail) : default;
-            var output = (float*)job.Output + (long)t * job.Outputs + panel.First;
-            for (var i = 0; i < tokens; i++, output += job.Outputs)
+            var tail = biases + Together * 16;
+            var panels = job.Weight.Panel;
+            for (var p = 0; p < items; p++)
             {
-                var y = Apply(job.Epilogue, T.Load(sums + 16 * i) + bias);
+                Bias(panels[item + p].First, panels[item + p].Rows, biases + 16 * p);
                 if (gated)
-                    y *= T.Load(values + 16 * i) + valueBias;
-                if (panel.Rows == Panels.Rows)
-                {
-                    T.Store(y, output);
-                    continue;
-                }
-                T.Store(y, tail);
-                new ReadOnlySpan<float>(tail, panel.Rows).CopyTo(new Span<float>(output, panel.Rows));
+                    Bias(job.Outputs + panels[item + p].First, panels[item + p].Rows, biases + 16 * (items + p));
             }
+            var row = (float*)job.Output + (long)t * job.Outputs;
+            for (var i = 0; i < tokens; i++, row += job.Outputs, sums += 16)
+                for (var p = 0; p < items; p++)
+                {
+                    ref readonly var panel = ref panels[item + p];
+                    var y = Apply(job.Epilogue, T.Load(sums + p * Tile * 16) + T.Load(biases + 16 * p));
+                    if (gated)
+                        y *= T.Load(sums + (items + p) * Tile * 16) + T.Load(biases + 16 * (items + p));
+                    if (panel.Rows == Panels.Rows)
+                    {
+                        T.Store(y, row + panel.First);
+                        continue;
+                    }
+                    T.Store(y, tail);
+                    new ReadOnlySpan<float>(tail, panel.Rows).CopyTo(new Span<float>(row + panel.First, panel.Rows));
+                }
         }
 
-        private T Bias(int first, int rows, float* tail)
+        private void Bias(int first, int rows, float* target)
         {
-            if (job.Bias == 0)
-                return default;
-            new Span<float>(tail, Panels.Rows).Clear();
-            new ReadOnlySpan<float>((float*)job.Bias + first, rows).CopyTo(new Span<float>(tail, rows));
-            return T.Load(tail);
+            new Span<float>(target, Panels.Rows).Clear();
+            if (job.Bias != 0)
+                new ReadOnlySpan<float>((float*)job.Bias + first, rows).CopyTo(new Span<float>(target, rows));
         }
     }
 }

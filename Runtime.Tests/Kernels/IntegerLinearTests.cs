@@ -18,7 +18,7 @@ public class IntegerLinearTests
             foreach (var rows in new[] { 1, 16, 17, 33, 48, 100 })
             {
                 using var f = new LinearFixture(columns, [(type, rows)], lanes: lanes, seed: rows + columns, activations: Activations.Int8);
-                foreach (var tokens in rows == 17 ? new[] { 1, 2, 3, 4, 5, 7, 8, 9, 17, 130 } : [1, 6])
+                foreach (var tokens in rows == 17 ? new[] { 1, 2, 3, 4, 5, 7, 8, 9, 17, 129, 130 } : [1, 6])
                 {
                     var input = LinearFixture.Floats(tokens * columns, tokens);
                     for (var i = 0; i < input.Length; i += 101)
