@@ -16,6 +16,9 @@ public unsafe class LinearBenchmarks : IDisposable, IWorkload
     [Params(DType.F32, DType.F16, DType.BF16, DType.Q8_0, DType.Q4_0, DType.Q4_1, DType.Q4_K, DType.Q6_K)]
     public DType Form { get; set; }
 
+    [Params(Activations.Int8, Activations.F32)]
+    public Activations Activations { get; set; }
+
     [Params("576x576", "1536x576", "576x1536", "49152x576", "4096x4096", "11008x4096", "4096x11008")]
     public string Shape { get; set; } = "";
 
@@ -26,7 +29,7 @@ public unsafe class LinearBenchmarks : IDisposable, IWorkload
     public void Setup()
     {
         int[] shape = [.. Shape.Split('x').Select(int.Parse)];
-        device = new CpuDevice();
+        device = new CpuDevice(0, Activations);
         // Rows of super-blocks of 256 do not fit every shape: the nearest that does.
         var columns = shape[1] / Form.BlockSize() * Form.BlockSize();
         var bytes = (nuint)(shape[0] * Form.RowBytes(columns));

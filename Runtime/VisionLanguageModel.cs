@@ -21,6 +21,9 @@ public sealed record ModelOptions
     /// <summary>Threads of the CPU device; 0 for one per core.</summary>
     public int Threads { get; init; }
 
+    /// <summary>How the CPU multiplies activations with quantised weights.</summary>
+    public Activations Activations { get; init; }
+
     /// <summary>The engine's capacities.</summary>
     public EngineOptions Engine { get; init; } = new();
 
@@ -79,7 +82,7 @@ public sealed partial class VisionLanguageModel : IDisposable
         var start = System.Diagnostics.Stopwatch.GetTimestamp();
         var files = ModelFiles.OpenWithWeights(path, options.MmprojPath, out var source);
         using var _ = source;
-        var device = options.Device ?? new CpuDevice(options.Threads);
+        var device = options.Device ?? new CpuDevice(options.Threads, options.Activations);
         var own = options.Device is null ? device : null;
         try
         {

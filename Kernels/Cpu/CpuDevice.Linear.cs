@@ -47,8 +47,13 @@ public sealed unsafe partial class CpuDevice
         var apart = gated && !weight.IsGated;
         var sums = apart ? Temporary((long)tokens * weight.Rows) : output;
         var outputs = gated && !apart ? weight.Rows / 2 : weight.Rows;
-        _linear.Linear(Pool, new LinearJob(
-            weight, (nint)input, (nint)sums, (nint)bias, tokens, outputs, apart ? Epilogue.None : epilogue, (nint)_scratch.Pointer));
+        var job = new LinearJob(weight, (nint)input, (nint)sums, (nint)bias, tokens, outputs, apart ? Epilogue.None : epilogue, (nint)_scratch.Pointer);
+        if (_activations == Activations.Int8 && weight.IsQuantized)
+        {
+            var layout = _linear.Layout(weight, tokens);
+            job = job with { Layout = layout, Rows = (nint)AtLeast(ref _rows, tokens * (long)layout.Stride) };
+        }
+        _linear.Linear(Pool, job);
         if (apart)
             _linear.Gate(sums, output, tokens, weight.Rows / 2, epilogue);
     }

@@ -8,18 +8,21 @@ public sealed unsafe partial class CpuDevice : Device
 {
     private readonly LinearKernels _linear;
     private readonly CpuStorage _scratch;
-    private CpuStorage? _temporary;
+    private readonly Activations _activations;
+    private CpuStorage? _temporary, _rows;
 
     /// <summary>Starts the device.</summary>
     /// <param name="threads">Threads that work, the caller's included; 0 for one a processor.</param>
-    public CpuDevice(int threads = 0) : this(threads, LinearKernels.Best())
+    /// <param name="activations">How activations are multiplied with quantised weights.</param>
+    public CpuDevice(int threads = 0, Activations activations = Activations.F32) : this(threads, LinearKernels.Best(), activations)
     {
     }
 
-    internal CpuDevice(int threads, LinearKernels linear)
+    internal CpuDevice(int threads, LinearKernels linear, Activations activations = Activations.F32)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(threads);
         _linear = linear;
+        _activations = activations;
         Pool = new WorkerPool(threads > 0 ? threads : Environment.ProcessorCount);
         _scratch = new CpuStorage((long)Pool.Threads * LinearKernels.ScratchBytes);
     }
@@ -81,18 +84,21 @@ public sealed unsafe partial class CpuDevice : Device
         Pool.Dispose();
         _scratch.Dispose();
         _temporary?.Dispose();
+        _rows?.Dispose();
     }
 
     /// <summary>Memory for the duration of one operation; what was in it is lost.</summary>
-    private float* Temporary(long floats)
+    private float* Temporary(long floats) => (float*)AtLeast(ref _temporary, checked(floats * sizeof(float)));
+
+    private static byte* AtLeast(ref CpuStorage? storage, long bytes)
     {
-        if (_temporary is null || _temporary.Bytes < floats * sizeof(float))
+        if (storage is null || storage.Bytes < bytes)
         {
-            _temporary?.Dispose();
-            _temporary = null;
-            _temporary = new CpuStorage(checked(floats * sizeof(float)));
+            storage?.Dispose();
+            storage = null;
+            storage = new CpuStorage(bytes);
         }
-        return (float*)_temporary.Pointer;
+        return storage.Pointer;
     }
 
     private static Span<byte> Bytes(Tensor tensor) => new(tensor.At(), checked((int)(tensor.Count * tensor.Type.BlockBytes())));

@@ -11,6 +11,7 @@ internal readonly unsafe record struct Panel(nint Data, DType Form, int First, i
 internal sealed unsafe class CpuWeight : Weight
 {
     private readonly CpuStorage _storage;
+    private readonly long _forms;
 
     /// <summary>Packs parts, panels divided among the workers; each part is read once.</summary>
     public CpuWeight(WorkerPool pool, ReadOnlySpan<WeightData> parts)
@@ -24,6 +25,8 @@ internal sealed unsafe class CpuWeight : Weight
             bytes = checked(bytes + count * LinearForms.PanelBytes(part.Type, Columns));
             panels = checked(panels + count);
             Rows = checked(Rows + part.Rows);
+            _forms |= 1L << (int)part.Type;
+            IsQuantized |= part.Type.IsQuantized();
         }
         _storage = new CpuStorage(bytes);
         Panel = new Panel[panels];
@@ -52,6 +55,12 @@ internal sealed unsafe class CpuWeight : Weight
 
     /// <summary>Whether panel i of the first half of the rows and panel i of the second hold rows that belong together as gate and value.</summary>
     public bool IsGated { get; }
+
+    /// <summary>Whether some part is of a form.</summary>
+    public bool Has(DType form) => (_forms & 1L << (int)form) != 0;
+
+    /// <summary>Whether some part is quantised.</summary>
+    public bool IsQuantized { get; }
 
     /// <summary>Whether the memory has been given back.</summary>
     public bool IsDisposed => _storage.Pointer is null;

@@ -60,4 +60,22 @@ internal unsafe interface ILanes<T> where T : struct, ILanes<T>
 
     /// <summary>The four bits of each lane from <paramref name="bit"/> on as a float.</summary>
     static abstract T Nibble(T packed, int bit);
+
+    /// <summary>Whether there is a dot product of bytes in one instruction.</summary>
+    static abstract bool HasDot { get; }
+
+    /// <summary>Adds to each lane the products of its four unsigned with its four signed bytes; only where <see cref="HasDot"/>.</summary>
+    static abstract T Dot(T sum, T unsigned, T signed);
+
+    /// <summary>Products of unsigned and signed bytes, neighbours added, in 16 bits; the sums have to fit.</summary>
+    static abstract T MultiplyBytes(T unsigned, T signed);
+
+    /// <summary>Sums of 16-bit integers.</summary>
+    static abstract T AddShorts(T a, T b);
+
+    /// <summary>Products of signed 16-bit integers, neighbours added, in 32 bits.</summary>
+    static abstract T MultiplyShorts(T a, T b);
+
+    /// <summary>Stores the low byte of each lane; 16 of them.</summary>
+    static abstract void StoreBytes(T integers, byte* target);
 }

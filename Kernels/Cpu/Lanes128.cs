@@ -150,4 +150,42 @@ internal readonly unsafe struct Lanes128(Vector128<float> a, Vector128<float> b,
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static Lanes128 Same(Vector128<float> v) => new(v, v, v, v);
+
+    public static bool HasDot => false;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 Dot(Lanes128 sum, Lanes128 unsigned, Lanes128 signed) => throw new PlatformNotSupportedException();
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 MultiplyBytes(Lanes128 unsigned, Lanes128 signed) => new(
+        MultiplyBytes(unsigned._a.AsInt16(), signed._a.AsInt16()),
+        MultiplyBytes(unsigned._b.AsInt16(), signed._b.AsInt16()),
+        MultiplyBytes(unsigned._c.AsInt16(), signed._c.AsInt16()),
+        MultiplyBytes(unsigned._d.AsInt16(), signed._d.AsInt16()));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector128<float> MultiplyBytes(Vector128<short> unsigned, Vector128<short> signed) =>
+        ((unsigned & Vector128.Create((short)255)) * ((signed << 8) >> 8) + (unsigned >>> 8) * (signed >> 8)).AsSingle();
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 AddShorts(Lanes128 a, Lanes128 b) => new(
+        (a._a.AsInt16() + b._a.AsInt16()).AsSingle(),
+        (a._b.AsInt16() + b._b.AsInt16()).AsSingle(),
+        (a._c.AsInt16() + b._c.AsInt16()).AsSingle(),
+        (a._d.AsInt16() + b._d.AsInt16()).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 MultiplyShorts(Lanes128 a, Lanes128 b) => new(
+        MultiplyShorts(a._a.AsInt32(), b._a.AsInt32()),
+        MultiplyShorts(a._b.AsInt32(), b._b.AsInt32()),
+        MultiplyShorts(a._c.AsInt32(), b._c.AsInt32()),
+        MultiplyShorts(a._d.AsInt32(), b._d.AsInt32()));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector128<float> MultiplyShorts(Vector128<int> a, Vector128<int> b) =>
+        (((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16)).AsSingle();
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void StoreBytes(Lanes128 integers, byte* target) => Vector128.Narrow(
+        Vector128.Narrow(integers._a.AsInt32(), integers._b.AsInt32()), Vector128.Narrow(integers._c.AsInt32(), integers._d.AsInt32())).Store((sbyte*)target);
 }

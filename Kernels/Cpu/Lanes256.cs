@@ -100,4 +100,30 @@ internal readonly unsafe struct Lanes256(Vector256<float> a, Vector256<float> b)
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static Lanes256 Same(Vector256<float> v) => new(v, v);
+
+    public static bool HasDot => AvxVnni.IsSupported;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes256 Dot(Lanes256 sum, Lanes256 unsigned, Lanes256 signed) => new(
+        AvxVnni.MultiplyWideningAndAdd(sum._a.AsInt32(), unsigned._a.AsByte(), signed._a.AsSByte()).AsSingle(),
+        AvxVnni.MultiplyWideningAndAdd(sum._b.AsInt32(), unsigned._b.AsByte(), signed._b.AsSByte()).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes256 MultiplyBytes(Lanes256 unsigned, Lanes256 signed) => new(
+        Avx2.MultiplyAddAdjacent(unsigned._a.AsByte(), signed._a.AsSByte()).AsSingle(),
+        Avx2.MultiplyAddAdjacent(unsigned._b.AsByte(), signed._b.AsSByte()).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes256 AddShorts(Lanes256 a, Lanes256 b) => new((a._a.AsInt16() + b._a.AsInt16()).AsSingle(), (a._b.AsInt16() + b._b.AsInt16()).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes256 MultiplyShorts(Lanes256 a, Lanes256 b) => new(
+        Avx2.MultiplyAddAdjacent(a._a.AsInt16(), b._a.AsInt16()).AsSingle(), Avx2.MultiplyAddAdjacent(a._b.AsInt16(), b._b.AsInt16()).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void StoreBytes(Lanes256 integers, byte* target)
+    {
+        Vector256<short> shorts = Vector256.Narrow(integers._a.AsInt32(), integers._b.AsInt32());
+        Vector128.Narrow(shorts.GetLower(), shorts.GetUpper()).Store((sbyte*)target);
+    }
 }

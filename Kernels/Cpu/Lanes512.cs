@@ -91,4 +91,22 @@ internal readonly unsafe struct Lanes512(Vector512<float> v) : ILanes<Lanes512>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes512 Nibble(Lanes512 packed, int bit) => new(Avx512F.PermuteVar16x32(
         Vector512.Create(0f, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), (packed._v.AsUInt32() >>> bit).AsInt32()));
+
+    // AVX-512's own (VNNI) is not among the intrinsics.
+    public static bool HasDot => false;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 Dot(Lanes512 sum, Lanes512 unsigned, Lanes512 signed) => throw new PlatformNotSupportedException();
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 MultiplyBytes(Lanes512 unsigned, Lanes512 signed) => new(Avx512BW.MultiplyAddAdjacent(unsigned._v.AsByte(), signed._v.AsSByte()).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 AddShorts(Lanes512 a, Lanes512 b) => new((a._v.AsInt16() + b._v.AsInt16()).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 MultiplyShorts(Lanes512 a, Lanes512 b) => new(Avx512BW.MultiplyAddAdjacent(a._v.AsInt16(), b._v.AsInt16()).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void StoreBytes(Lanes512 integers, byte* target) => Avx512F.ConvertToVector128Byte(integers._v.AsUInt32()).Store(target);
 }

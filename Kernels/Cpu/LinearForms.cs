@@ -106,7 +106,7 @@ internal readonly unsafe struct FormBF16 : IForm
 }
 
 /// <summary>Q8_0: f16 scales; bytes moved from −128 … 127 to 0 … 255.</summary>
-internal readonly unsafe struct FormQ8_0 : IForm
+internal readonly unsafe partial struct FormQ8_0 : IForm
 {
     public static int Group => 32;
 
@@ -141,7 +141,7 @@ internal readonly unsafe struct FormQ8_0 : IForm
 }
 
 /// <summary>Q4_0: f16 scales; eight columns to a lane (see <see cref="Panels.Nibbles"/>).</summary>
-internal readonly unsafe struct FormQ4_0 : IForm
+internal readonly unsafe partial struct FormQ4_0 : IForm
 {
     public static int Group => 32;
 
@@ -176,7 +176,7 @@ internal readonly unsafe struct FormQ4_0 : IForm
 }
 
 /// <summary>Q4_1: f16 scales and minimums; eight columns to a lane.</summary>
-internal readonly unsafe struct FormQ4_1 : IForm
+internal readonly unsafe partial struct FormQ4_1 : IForm
 {
     public static int Group => 32;
 
@@ -211,7 +211,7 @@ internal readonly unsafe struct FormQ4_1 : IForm
 }
 
 /// <summary>Q4_K: the super-block's scale and minimum as floats, the sub-blocks' as bytes; eight columns to a lane.</summary>
-internal readonly unsafe struct FormQ4_K : IForm
+internal readonly unsafe partial struct FormQ4_K : IForm
 {
     public static int Group => 32;
 
@@ -251,7 +251,7 @@ internal readonly unsafe struct FormQ4_K : IForm
 }
 
 /// <summary>Q6_K: the super-block's scale as float, the sub-blocks' as bytes moved to 0 … 255; low four bits as eight columns to a lane, upper two as sixteen.</summary>
-internal readonly unsafe struct FormQ6_K : IForm
+internal readonly unsafe partial struct FormQ6_K : IForm
 {
     public static int Group => 16;
 

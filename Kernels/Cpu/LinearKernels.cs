@@ -4,7 +4,14 @@ namespace Trimtab.Kernels.Cpu;
 
 /// <summary>What a linear operation works on, checked.</summary>
 internal unsafe readonly record struct LinearJob(
-    CpuWeight Weight, nint Input, nint Output, nint Bias, int Tokens, int Outputs, Epilogue Epilogue, nint Scratch);
+    CpuWeight Weight, nint Input, nint Output, nint Bias, int Tokens, int Outputs, Epilogue Epilogue, nint Scratch)
+{
+    /// <summary>The tokens in eight bits, or 0: quantised panels are multiplied with floats.</summary>
+    public nint Rows { get; init; }
+
+    /// <summary>Their shape.</summary>
+    public ActivationRows Layout { get; init; }
+}
 
 /// <summary>The linear kernels of one instruction set.</summary>
 internal abstract unsafe class LinearKernels
@@ -15,15 +22,24 @@ internal abstract unsafe class LinearKernels
     /// <summary>Panels whose sums are taken side by side, so that a tile's activations are reused while they are in the cache.</summary>
     protected const int Together = 4;
 
-    /// <summary>Scratch of a worker: a chunk as floats, sums of the panels, a row's tail.</summary>
-    public const int ScratchBytes = (Panels.Chunk + Together * Tile + 4) * 16 * sizeof(float);
+    /// <summary>Tokens for which elements are unpacked in registers, each time anew: they wait for memory anyway.</summary>
+    protected const int Few = 2;
+
+    /// <summary>Bytes of a chunk as floats, or of two as integers.</summary>
+    protected const int UnpackedBytes = 18 * 1024;
+
+    /// <summary>Scratch of a worker: unpacked chunks, sums of the panels and of one that only fills a pair, biases, a row's tail.</summary>
+    public const int ScratchBytes = UnpackedBytes + ((Together + 1) * Tile + Together + 1) * 16 * sizeof(float);
 
     /// <summary>The widest instruction set that this machine has.</summary>
     public static LinearKernels Best() =>
-        Lanes512.IsSupported ? new LinearKernels<Lanes512>() : Lanes256.IsSupported ? new LinearKernels<Lanes256>() : new LinearKernels<Lanes128>();
+        Lanes512.IsSupported ? new LinearKernels<Lanes512>(EmittedDot.Instance) : Lanes256.IsSupported ? new LinearKernels<Lanes256>() : new LinearKernels<Lanes128>();
 
     /// <summary>Instruction set, for people.</summary>
     public abstract string Name { get; }
+
+    /// <summary>Shape of so many tokens in eight bits for a weight.</summary>
+    public abstract ActivationRows Layout(CpuWeight weight, int tokens);
 
     /// <summary>Weight times activations, epilogue included.</summary>
     public abstract void Linear(WorkerPool pool, in LinearJob job);
@@ -36,14 +52,23 @@ internal abstract unsafe class LinearKernels
 }
 
 /// <inheritdoc/>
-internal sealed unsafe class LinearKernels<T> : LinearKernels where T : struct, ILanes<T>
+/// <param name="emitted">Kernels in machine code that replace those for several tokens in eight bits, of AVX-512 only.</param>
+internal sealed unsafe class LinearKernels<T>(EmittedDot? emitted = null) : LinearKernels where T : struct, ILanes<T>
 {
-    public override string Name => T.Name;
+    public override string Name => emitted is null ? T.Name : T.Name + " VNNI";
+
+    // Elements that are worth waking a worker for.
+    private const int Grain = 16 * 1024;
+
+    public override ActivationRows Layout(CpuWeight weight, int tokens) =>
+        new(weight.Columns, !T.HasDot && weight.Has(DType.Q8_0) && (emitted is null || tokens <= Few));
 
     public override void Linear(WorkerPool pool, in LinearJob job)
     {
         var panels = job.Weight.Panel.Length;
-        pool.Run(IsGate(job.Epilogue) ? panels / 2 : panels, new Work(job));
+        if (job.Rows != 0)
+            pool.Run(job.Tokens, new QuantizeWork(job), Grain / job.Weight.Columns);
+        pool.Run(IsGate(job.Epilogue) ? panels / 2 : panels, new Work(job, emitted));
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
@@ -119,6 +144,70 @@ internal sealed unsafe class LinearKernels<T> : LinearKernels where T : struct, 
         return bytes;
     }
 
+    /// <summary>
+    /// Adds the products of a chunk, or of the same chunk of two panels of one form, to the sums of some tokens in eight bits;
+    /// returns the chunk's bytes, or 0 if the form has no integers.
+    /// </summary>
+    private static int Accumulate(
+        DType form, byte* chunk, byte* chunk2, int columns, in ActivationRows layout, byte* x, int tokens, int k, float* sums, float* sums2, byte* scratch,
+        EmittedDot? emitted) => form switch
+    {
+        DType.Q8_0 when T.HasDot || !layout.Wide => Accumulate<FormQ8_0>(chunk, chunk2, columns, layout, x, tokens, k, sums, sums2, scratch, emitted),
+        DType.Q8_0 => Accumulate<FormQ8_0Wide>(chunk, chunk2, columns, layout, x, tokens, k, sums, sums2, scratch, emitted),
+        DType.Q4_0 => Accumulate<FormQ4_0>(chunk, chunk2, columns, layout, x, tokens, k, sums, sums2, scratch, emitted),
+        DType.Q4_1 => Accumulate<FormQ4_1>(chunk, chunk2, columns, layout, x, tokens, k, sums, sums2, scratch, emitted),
+        DType.Q4_K => Accumulate<FormQ4_K>(chunk, chunk2, columns, layout, x, tokens, k, sums, sums2, scratch, emitted),
+        DType.Q6_K => Accumulate<FormQ6_K>(chunk, chunk2, columns, layout, x, tokens, k, sums, sums2, scratch, emitted),
+        _ => 0,
+    };
+
+    private static int Accumulate<TForm>(
+        byte* chunk, byte* chunk2, int columns, in ActivationRows layout, byte* x, int tokens, int k, float* sums, float* sums2, byte* scratch,
+        EmittedDot? emitted) where TForm : struct, IIntegerForm
+    {
+        var bytes = Panels.ChunkBytes<TForm>(columns);
+        // Bytes of Q8_0 need the instruction, which a prompt's last few tokens have in the emitted kernel only.
+        if (tokens <= Few && (typeof(TForm) != typeof(FormQ8_0) || T.HasDot))
+        {
+            for (var t = 0; t < tokens; t++, x += layout.Stride, sums += 16, sums2 += 16)
+            {
+                IntegerDot<T>.One<TForm>(chunk, columns, layout, x, k, sums);
+                if (chunk2 is not null)
+                    IntegerDot<T>.One<TForm>(chunk2, columns, layout, x, k, sums2);
+            }
+            return bytes;
+        }
+        IntegerDot<T>.Unpack<TForm>(chunk, columns, scratch);
+        if (chunk2 is not null)
+            IntegerDot<T>.Unpack<TForm>(chunk2, columns, scratch + IntegerDot<T>.UnpackedBytes);
+        if (emitted is not null)
+        {
+            EmittedJob job = new() { Unpacked = scratch, Block = layout.Columns, Blocks = columns / ActivationRows.Block, Continues = k };
+            for (x += k; tokens > 0; tokens -= 4, x += 4 * layout.Stride, sums += 4 * 16, sums2 += 4 * 16)
+            {
+                // Where there are fewer than four, the last one is taken again.
+                job.X0 = x;
+                job.X1 = tokens > 1 ? x + layout.Stride : x;
+                job.X2 = tokens > 2 ? job.X1 + layout.Stride : job.X1;
+                job.X3 = tokens > 3 ? job.X2 + layout.Stride : job.X2;
+                job.Total = sums;
+                job.Total2 = sums2;
+                emitted.Four<TForm>(&job);
+            }
+        }
+        else if (T.IsWide)
+            for (var t = 0; t < tokens; t += 4, x += 4 * layout.Stride, sums += 4 * 16, sums2 += 4 * 16)
+                IntegerDot<T>.Four<TForm>(scratch, columns, layout, x, tokens - t, k, sums, sums2);
+        else
+            for (var t = 0; t < tokens; t += 2, x += 2 * layout.Stride, sums += 2 * 16, sums2 += 2 * 16)
+            {
+                IntegerDot<T>.Two<TForm>(scratch, columns, layout, x, tokens - t, k, sums);
+                if (chunk2 is not null)
+                    IntegerDot<T>.Two<TForm>(scratch + IntegerDot<T>.UnpackedBytes, columns, layout, x, tokens - t, k, sums2);
+            }
+        return bytes;
+    }
+
     private static int Unpack(DType form, byte* chunk, int columns, float* target) => form switch
     {
         DType.F32 => Unpack<FormF32>(chunk, columns, target),
@@ -153,17 +242,27 @@ internal sealed unsafe class LinearKernels<T> : LinearKernels where T : struct, 
         }
     }
 
+    /// <summary>Items are tokens.</summary>
+    private readonly struct QuantizeWork(LinearJob job) : IWork
+    {
+        public void Run(int first, int end, int worker)
+        {
+            for (var t = first; t < end; t++)
+                ActivationRows<T>.Quantize(job.Layout, (float*)job.Input + (long)t * job.Layout.Columns, (byte*)job.Rows + t * job.Layout.Stride);
+        }
+    }
+
     /// <summary>Items are panels, or pairs of a gate and a value panel.</summary>
-    private readonly struct Work(LinearJob job) : IWork
+    private readonly struct Work(LinearJob job, EmittedDot? emitted) : IWork
     {
         public void Run(int first, int end, int worker)
         {
             var scratch = (float*)(job.Scratch + worker * ScratchBytes);
-            var sums = scratch + Panels.Chunk * 16;
-            var tail = sums + Together * Tile * 16;
+            var sums = scratch + UnpackedBytes / sizeof(float);
+            var biases = sums + (Together + 1) * Tile * 16;
             var gated = IsGate(job.Epilogue);
             // One or two tokens read weights as fast as they come: one panel after another, a single stream.
-            var step = job.Tokens <= 2 ? 1 : gated ? Together / 2 : Together;
+            var step = job.Tokens <= Few ? 1 : gated ? Together / 2 : Together;
             for (var item = first; item < end; item += step)
             {
                 var items = Math.Min(step, end - item);
@@ -171,8 +270,7 @@ internal sealed unsafe class LinearKernels<T> : LinearKernels where T : struct, 
                 {
                     var tokens = Math.Min(Tile, job.Tokens - t);
                     Sums(item, items, gated, t, tokens, sums, scratch);
-                    for (var i = 0; i < items; i++)
-                        Store(item + i, gated, t, tokens, sums + i * Tile * 16, sums + (items + i) * Tile * 16, tail);
+                    Store(item, items, gated, t, tokens, sums, biases);
                 }
             }
         }
@@ -187,41 +285,64 @@ internal sealed unsafe class LinearKernels<T> : LinearKernels where T : struct, 
                 next[i] = (byte*)Panel(i).Data;
             for (var k = 0; k < weight.Columns; k += Panels.Chunk)
                 for (var i = 0; i < panels; i++)
-                    next[i] += Accumulate(
-                        Panel(i).Form, next[i], Math.Min(Panels.Chunk, weight.Columns - k), (float*)job.Input + (long)t * weight.Columns + k, weight.Columns,
-                        tokens, sums + i * Tile * 16, k == 0, scratch);
+                {
+                    var (form, columns) = (Panel(i).Form, Math.Min(Panels.Chunk, weight.Columns - k));
+                    var y = sums + i * Tile * 16;
+                    if (job.Rows != 0)
+                    {
+                        var two = i + 1 < panels && Panel(i + 1).Form == form;
+                        var bytes = Accumulate(
+                            form, next[i], two ? next[i + 1] : null, columns, job.Layout, (byte*)job.Rows + t * job.Layout.Stride, tokens, k, y, two ? y + Tile * 16 : sums + Together * Tile * 16,
+                            (byte*)scratch, emitted);
+                        if (bytes != 0)
+                        {
+                            next[i] += bytes;
+                            if (two)
+                                next[++i] += bytes;
+                            continue;
+                        }
+                    }
+                    next[i] += Accumulate(form, next[i], columns, (float*)job.Input + (long)t * weight.Columns + k, weight.Columns, tokens, y, k == 0, scratch);
+                }
 
             ref readonly Panel Panel(int i) => ref weight.Panel[i < items ? item + i : item + i - items + weight.Panel.Length / 2];
         }
 
+        /// <summary>Stores sums token by token: neighbouring panels' outputs lie side by side, those of two tokens pages apart.</summary>
         [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-        private void Store(int item, bool gated, int t, int tokens, float* sums, float* values, float* tail)
+        private void Store(int item, int items, bool gated, int t, int tokens, float* sums, float* biases)
         {
-            ref readonly var panel = ref job.Weight.Panel[item];
-            T bias = Bias(panel.First, panel.Rows, tail), valueBias = gated ? Bias(job.Outputs + panel.First, panel.Rows, tail) : default;
-            var output = (float*)job.Output + (long)t * job.Outputs + panel.First;
-            for (var i = 0; i < tokens; i++, output += job.Outputs)
+            var tail = biases + Together * 16;
+            var panels = job.Weight.Panel;
+            for (var p = 0; p < items; p++)
             {
-                var y = Apply(job.Epilogue, T.Load(sums + 16 * i) + bias);
+                Bias(panels[item + p].First, panels[item + p].Rows, biases + 16 * p);
                 if (gated)
-                    y *= T.Load(values + 16 * i) + valueBias;
-                if (panel.Rows == Panels.Rows)
-                {
-                    T.Store(y, output);
-                    continue;
-                }
-                T.Store(y, tail);
-                new ReadOnlySpan<float>(tail, panel.Rows).CopyTo(new Span<float>(output, panel.Rows));
+                    Bias(job.Outputs + panels[item + p].First, panels[item + p].Rows, biases + 16 * (items + p));
             }
+            var row = (float*)job.Output + (long)t * job.Outputs;
+            for (var i = 0; i < tokens; i++, row += job.Outputs, sums += 16)
+                for (var p = 0; p < items; p++)
+                {
+                    ref readonly var panel = ref panels[item + p];
+                    var y = Apply(job.Epilogue, T.Load(sums + p * Tile * 16) + T.Load(biases + 16 * p));
+                    if (gated)
+                        y *= T.Load(sums + (items + p) * Tile * 16) + T.Load(biases + 16 * (items + p));
+                    if (panel.Rows == Panels.Rows)
+                    {
+                        T.Store(y, row + panel.First);
+                        continue;
+                    }
+                    T.Store(y, tail);
+                    new ReadOnlySpan<float>(tail, panel.Rows).CopyTo(new Span<float>(row + panel.First, panel.Rows));
+                }
         }
 
-        private T Bias(int first, int rows, float* tail)
+        private void Bias(int first, int rows, float* target)
         {
-            if (job.Bias == 0)
-                return default;
-            new Span<float>(tail, Panels.Rows).Clear();
-            new ReadOnlySpan<float>((float*)job.Bias + first, rows).CopyTo(new Span<float>(tail, rows));
-            return T.Load(tail);
+            new Span<float>(target, Panels.Rows).Clear();
+            if (job.Bias != 0)
+                new ReadOnlySpan<float>((float*)job.Bias + first, rows).CopyTo(new Span<float>(target, rows));
         }
     }
 }

@@ -18,6 +18,7 @@ internal static class BenchCommand
     private static readonly Option<int> Seed = new("--seed") { Description = "Seed of the synthetic weights.", HelpName = "N", DefaultValueFactory = _ => 1 };
     private static readonly Option<string?> Save = new("--write") { Description = "Save the synthetic model (1.1b-q8_0 if none is named) as a GGUF file, for other programs to run.", HelpName = "FILE" };
     private static readonly Option<string> Dtype = ModelArguments.Dtype();
+    private static readonly Option<string> ActivationsOption = ModelArguments.ActivationsOption();
     private static readonly Option<int> Threads = new("--threads", "-t") { Description = "CPU threads; 0 for one per core.", HelpName = "N" };
     private static readonly Option<int> Prompt = new("--prompt", "-p") { Description = "Tokens of the prompt that is prefilled; 0 for none.", HelpName = "N", DefaultValueFactory = _ => 512 };
     private static readonly Option<int> Generate = new("--generate", "-n") { Description = "Tokens that are decoded; 0 for none.", HelpName = "N", DefaultValueFactory = _ => 64 };
@@ -42,7 +43,7 @@ internal static class BenchCommand
     {
         var command = new Command("bench", "Measures a model: prefill, decoding in batches, steering, images; repetitions in turn, beside the machine's measured limits and other programs.");
         foreach (var option in (ReadOnlySpan<Option>)[
-            Model, Mmproj, Synthetic, Seed, Save, Dtype, Threads, Prompt, Generate, Batches, Depth, Steered, Alpha, Image, Repetitions, Peers, JsonFile, Markdown])
+            Model, Mmproj, Synthetic, Seed, Save, Dtype, ActivationsOption, Threads, Prompt, Generate, Batches, Depth, Steered, Alpha, Image, Repetitions, Peers, JsonFile, Markdown])
             command.Options.Add(option);
         command.SetAction(async (parse, cancel) =>
         {
@@ -70,7 +71,7 @@ internal static class BenchCommand
 
     private static async Task<BenchReport> RunAsync(ParseResult parse, BenchPlan plan, SyntheticModel? synthetic, Terminal terminal, CancellationToken cancel)
     {
-        using var device = new CpuDevice(ModelArguments.Range(parse, Threads, 1024));
+        using var device = new CpuDevice(ModelArguments.Range(parse, Threads, 1024), ModelArguments.ReadActivations(parse, ActivationsOption));
         var (tokenizer, source) = Open(parse, synthetic);
         using var _ = source;
         if (plan.Image && source.Spec.Vision is null)

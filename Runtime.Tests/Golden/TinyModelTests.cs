@@ -45,19 +45,25 @@ public class TinyModelTests
         using var reference = new ReferenceDevice();
         using var expected = VisionLanguageModel.Open(Gguf(type), new() { Device = reference });
         using var actual = VisionLanguageModel.Open(Gguf(type), new() { Threads = 2 });
+        using var int8 = VisionLanguageModel.Open(Gguf(type), new() { Threads = 2 });
         var options = Options(null) with { MaxTokens = 2 };
         var (a, b) = (Outcome.Run(actual, [(actual.Raw("the answer in the rain"), options)])[0], Outcome.Run(expected, [(expected.Raw("the answer in the rain"), options)])[0]);
         var spread = b.Logits[0].Max() - b.Logits[0].Min();
         var converted = actual.Network.Notes.Count > 0;
         Assert.That(Worst(a.Logits[0], b.Logits[0]) / spread, Is.LessThan(converted ? 0.03 : 2e-5));
+        var eight = Outcome.Run(int8, [(int8.Raw("the answer in the rain"), options)])[0].Logits[0];
+        Assert.That(Worst(eight, b.Logits[0]) / spread, Is.LessThan(converted || type.IsQuantized() ? 0.03 : 2e-5));
         Assert.That(converted, Is.EqualTo(type is not (DType.F32 or DType.F16 or DType.BF16 or DType.Q8_0 or DType.Q4_0 or DType.Q4_1 or DType.Q4_K or DType.Q6_K)));
     }
 
     [TestCase(DType.F32), TestCase(DType.F16), TestCase(DType.BF16), TestCase(DType.Q8_0), TestCase(DType.Q4_0), TestCase(DType.Q4_1), TestCase(DType.Q4_K), TestCase(DType.Q6_K)]
     public void Batch_and_chunks_change_no_bit(DType type)
     {
-        using var model = VisionLanguageModel.Open(Gguf(type), new() { Threads = 2 });
-        Bits(model, i => (model.Raw(string.Concat(Enumerable.Repeat($"in the rain {i} on ", i + 1))), i));
+        foreach (var activations in Enum.GetValues<Activations>())
+        {
+            using var model = VisionLanguageModel.Open(Gguf(type), new() { Threads = 2, Activations = activations });
+            Bits(model, i => (model.Raw(string.Concat(Enumerable.Repeat($"in the rain {i} on ", i + 1))), i));
+        }
     }
 
     [Test]

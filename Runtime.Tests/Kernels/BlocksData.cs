@@ -24,7 +24,7 @@ internal static class BlocksData
         _ => [],
     };
 
-    public static byte[] Random(DType type, int rows, int columns, Random random)
+    public static byte[] Random(DType type, int rows, int columns, Random random, byte? fill = null)
     {
         var bytes = new byte[rows * type.RowBytes(columns)];
         if (!type.IsQuantized())
@@ -36,6 +36,8 @@ internal static class BlocksData
             return bytes;
         }
         random.NextBytes(bytes);
+        if (fill is { } value) // all elements, and small scales, alike
+            bytes.AsSpan().Fill(value);
         for (var block = 0; block < bytes.Length; block += type.BlockBytes())
             foreach (var at in Scales(type))
                 BinaryPrimitives.WriteHalfLittleEndian(bytes.AsSpan(block + at), (Half)((random.NextSingle() - 0.3f) * 0.01f));

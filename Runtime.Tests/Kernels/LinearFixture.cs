@@ -13,16 +13,17 @@ internal sealed unsafe class LinearFixture : IDisposable
     public readonly float[] Values;
     public readonly int Columns;
 
-    public LinearFixture(int columns, (DType Type, int Rows)[] parts, int threads = 1, string lanes = "", int seed = 1, bool shuffle = false)
+    public LinearFixture(int columns, (DType Type, int Rows)[] parts, int threads = 1, string lanes = "", int seed = 1, bool shuffle = false,
+        Activations activations = Activations.F32, byte? fill = null)
     {
         var random = new Random(seed);
         Columns = columns;
-        Device = new CpuDevice(threads, Kernels(lanes));
+        Device = new CpuDevice(threads, Kernels(lanes), activations);
         var data = new List<WeightData>();
         var values = new List<float>();
         foreach (var (type, rows) in parts)
         {
-            var bytes = BlocksData.Random(type, rows, columns, random);
+            var bytes = BlocksData.Random(type, rows, columns, random, fill);
             var memory = (byte*)System.Runtime.InteropServices.NativeMemory.Alloc((nuint)bytes.Length);
             bytes.CopyTo(new Span<byte>(memory, bytes.Length));
             var order = shuffle ? Enumerable.Range(0, rows).OrderBy(_ => random.Next()).ToArray() : null;
@@ -42,6 +43,7 @@ internal sealed unsafe class LinearFixture : IDisposable
     {
         switch (lanes)
         {
+            case "emitted" when EmittedDot.Instance is { } emitted: return new LinearKernels<Lanes512>(emitted);
             case "AVX-512" when Lanes512.IsSupported: return new LinearKernels<Lanes512>();
             case "AVX2" when Lanes256.IsSupported: return new LinearKernels<Lanes256>();
             case "portable": return new LinearKernels<Lanes128>();
