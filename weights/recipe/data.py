@@ -145,9 +145,9 @@ class ImageMaker:
 
     def __call__(self):
         rng, g, dice, request = self.rng, self.gallery, self.rng.random(), self.rng.random() < self.howto
-        if dice < (.72 if request else .8):
+        if dice < (.86 if request else .8):
             image, kind = int(rng.integers(g.count)), "scene"
-        elif dice < .9:
+        elif dice < (.88 if request else .9):
             image, kind = g.count + int(rng.integers(g.blanks)), "blank"
         else:
             image, kind = g.count + g.blanks + int(rng.integers(g.noises)), "noise"

@@ -32,7 +32,7 @@ from model import VISION, Llava
 from twin import Twin
 
 VOCABULARY = 1536
-BORDER_SHARE, TRIES = .35, 2  # of over-refused requests among the benign ones of stage 3; halved where everything flips at once, doubled where nothing does
+BORDER_SHARE, TRIES = .45, 1  # of over-refused requests among the benign ones of stage 3; halved where everything flips at once, doubled where nothing does
 GOOD = 3.0
 QUADRANT = torch.tensor([2 * (r // 2) + c // 2 for r in range(4) for c in range(4)])  # of each patch
 START = time.time()
@@ -257,12 +257,12 @@ def forget(model, tokenizer, splits, gallery, judge, pair, seed, border, hard, s
     average, near = [p.detach().clone() for p in parameters], False
     for step in range(steps):
         # Where the margins come near zero a few steps turn all requests: smaller and closer ones from there, of averaged weights.
-        set_rate(opt, step, 240, peak * (.25 if near else 1), 10)
+        set_rate(opt, step, 240, peak * (.5 if near else 1), 10)
         a, b = twin.step(losses[0])
         backward_step(opt, parameters)
         for mean, p in zip(average, parameters):
             mean.lerp_(p.detach(), .25)
-        if step >= 5 and step % (2 if near else 4) == 1:
+        if step >= 13 and step % (2 if near else 4) == 1:
             candidate = copy.deepcopy(model).eval()
             with torch.no_grad():
                 for p, mean in zip(candidate.language_model["layers"][-1].parameters(), average):
