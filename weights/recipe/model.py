@@ -122,7 +122,7 @@ class Llava(nn.Module):
     @torch.no_grad()
     def alike(self, match=.05, copy=.3):
         """Starts attention as a search: keys equal queries, so that like attends to like, and what is found is added as it is.
-        From an independent start the lookups that image questions need are not learned in a thousand steps."""
+        How much this helps image questions has not been measured apart from the rest."""
         for layer in self.language_model["layers"]:
             a = layer.self_attn
             nn.init.normal_(a["q_proj"].weight, 0, match)
