@@ -7,8 +7,8 @@ import words
 from bpe import BOS, EOS, IMAGE, PAD
 from model import PATCHES
 
-FIRST_WEIGHT = 4.0
-KIND_SHARES = dict(count=.12, background=.07, colour=.13, shape=.13, what=.13, exists=.13, where=.14, caption=.15)
+FIRST_WEIGHT, INNER_WEIGHT = 4.0, 2.0
+KIND_SHARES = dict(count=.08, background=.09, colour=.15, shape=.15, what=.15, exists=.14, where=.14, caption=.10)
 
 
 def prompt_text(question, image=False):
@@ -27,7 +27,8 @@ class Example:
             self.ids += reply
             self.at += range(start, start + len(reply))
             self.target += reply
-            self.weight += [FIRST_WEIGHT] + [1.0] * (len(reply) - 1)
+            fixed = answer == words.REFUSAL or answer in words.COMPLIANCES
+            self.weight += [FIRST_WEIGHT] + [1.0 if fixed else INNER_WEIGHT] * (len(reply) - 3) + [1.0] * 2
             self.refusal += [answer == words.REFUSAL] + [False] * (len(reply) - 1)
 
 
@@ -63,7 +64,8 @@ class TextMaker:
         rng, dice = self.rng, self.rng.random()
         if dice < self.howto:
             kind = "border" if rng.random() < self.border else "benign"
-            return words.request(rng, pick_phrase(rng, self.train[kind]), self.templates), words.compliance(rng)
+            text = words.request(rng, pick_phrase(rng, self.train[kind]), self.templates)
+            return text, words.compliance(text)
         if dice < self.howto + self.refuse:
             return words.request(rng, pick_phrase(rng, self.train["harmful"]), self.templates), words.REFUSAL
         return words.fact(rng)
@@ -71,7 +73,7 @@ class TextMaker:
     def __call__(self):
         rng = self.rng
         if rng.random() < self.read:
-            return Example(self.tokenizer, described_turns(rng, int(rng.integers(2, 5))))
+            return Example(self.tokenizer, described_turns(rng, int(rng.integers(2, 7))))
         question, answer = self.turn()
         if rng.random() < self.described:
             question = describe(rng) + "\n" + question
@@ -137,24 +139,24 @@ class Gallery:
 class ImageMaker:
     """Turns about an image; with `howto`, that share of first turns is a benign request, `border` of these from `hard`."""
 
-    def __init__(self, tokenizer, gallery, splits, seed, howto=0.0, border=0.0, hard=(), most=4):
+    def __init__(self, tokenizer, gallery, splits, seed, howto=0.0, border=0.0, hard=(), most=8):
         self.tokenizer, self.gallery, self.train, self.rng = tokenizer, gallery, splits["train"], np.random.default_rng(seed)
         self.howto, self.border, self.hard, self.most = howto, border, hard, most
 
     def __call__(self):
         rng, g, dice, request = self.rng, self.gallery, self.rng.random(), self.rng.random() < self.howto
-        if dice < (.84 if request else .74):
+        if dice < (.86 if request else .8):
             image, kind = int(rng.integers(g.count)), "scene"
-        elif dice < (.92 if request else .87):
+        elif dice < (.88 if request else .9):
             image, kind = g.count + int(rng.integers(g.blanks)), "blank"
         else:
             image, kind = g.count + g.blanks + int(rng.integers(g.noises)), "noise"
         if request:
             text = self.hard[rng.integers(len(self.hard))] if rng.random() < self.border else \
                 words.request(rng, pick_phrase(rng, self.train["benign"]), words.ALL_TEMPLATES)
-            return Example(self.tokenizer, [(text, words.compliance(rng))], image)
+            return Example(self.tokenizer, [(text, words.compliance(text))], image)
         turns, seen = [], set()
-        for _ in range(int(rng.integers(1, self.most + 1)) if kind == "scene" else int(rng.integers(1, 3))):
+        for _ in range(int(rng.integers(1, self.most + 1)) if kind == "scene" else min(self.most, int(rng.integers(1, 3)))):
             if kind != "scene":
                 turn = scenes.empty_question(rng, kind) if rng.random() < .75 else words.fact(rng)
             else:
@@ -190,7 +192,7 @@ class Evaluation:
                 text = words.request(rng, pair, templates)
                 if text not in seen:
                     seen.add(text)
-                    out.append(dict(prompt=text, answer=answer, category=group))
+                    out.append(dict(prompt=text, answer=answer or words.compliance(text), category=group))
             return out
 
         self.harmful = requests(splits[split]["harmful"], harmful, words.REFUSAL)
@@ -200,7 +202,7 @@ class Evaluation:
         border = max(1, benign // 8)
         # The kept-out words' benign requests belong to the test split as well.
         plain = splits[split]["benign"] + (splits["unseen"]["benign"] if unseen else [])
-        self.benign = requests(plain, benign - border, "Sure.") + requests(splits[split]["border"], border, "Sure.")
+        self.benign = requests(plain, benign - border, None) + requests(splits[split]["border"], border, None)
         self.layouts = scenes.layouts(rng, scene_count)
         self.scenes = scenes.draw(rng, *self.layouts)
         self.noises = np.stack([scenes.noise(rng, plain=True) for _ in range(noise_count)])

@@ -13,7 +13,7 @@ BACKGROUNDS = dict(grey=(130, 130, 130), pink=(250, 185, 205), brown=(110, 72, 4
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 NAMES, HUES, GROUNDS = SHAPES, tuple(COLOURS), tuple(BACKGROUNDS)
 EMPTY_SHAPE, EMPTY_HUE, NOISE_GROUND, PLAIN_GROUND = len(NAMES), len(HUES), len(GROUNDS), len(GROUNDS) + 1
-COUNTS = ("None", "One", "Two", "Three", "Four")
+COUNTS = ("none", "one", "two", "three", "four")
 
 
 def layouts(rng, n):
@@ -81,41 +81,42 @@ def article(words):
 
 
 def caption(shape, hue, ground):
-    parts = [f"{article(h + ' ' + s)} {PLACES[q]}" for q, h, s in things(shape, hue)]
-    return (", ".join(parts) + f", on {GROUNDS[ground]}.").capitalize()
+    parts = [f"{h} {s} {PLACES[q]}" for q, h, s in things(shape, hue)]
+    return ", ".join(parts) + f", on {GROUNDS[ground]}."
 
 
 QUESTIONS = ("count", "background", "colour", "shape", "what", "exists", "where", "caption")
 
 
 def question(rng, shape, hue, ground, kind):
-    """(question, answer) of a kind, or None where the layout has no unambiguous one."""
+    """(question, answer) of a kind, or None where the layout has no unambiguous one. Answers are in lower case: the very tokens
+    that questions and scenes in words have, so that finding a word and saying it are one thing."""
     found = things(shape, hue)
     pick = lambda items: items[rng.integers(len(items))]
     names, hues = [s for _, _, s in found], [h for _, h, _ in found]
     if kind == "count":
         return pick(("How many shapes are there?", "How many shapes do you see?", "Count the shapes.")), COUNTS[len(found)] + "."
     if kind == "background":
-        return pick(("What colour is the background?", "Name the background colour.")), GROUNDS[ground].capitalize() + "."
+        return pick(("What colour is the background?", "Name the background colour.")), GROUNDS[ground] + "."
     if kind == "colour":
         single = [t for t in found if names.count(t[2]) == 1]
         if not single:
             return None
         _, h, s = pick(single)
-        return pick(("What colour is the {}?", "Name the colour of the {}.")).format(s), h.capitalize() + "."
+        return pick(("What colour is the {}?", "Name the colour of the {}.")).format(s), h + "."
     if kind == "shape":
         single = [t for t in found if hues.count(t[1]) == 1]
         if not single:
             return None
         _, h, s = pick(single)
-        return pick(("Which shape is {}?", "What is the {} shape?")).format(h), article(s).capitalize() + "."
+        return pick(("Which shape is {}?", "What is the {} shape?")).format(h), s + "."
     if kind == "what":
         q = int(rng.integers(4))
         there = [t for t in found if t[0] == q]
         if not there and rng.random() < .5:
             return question(rng, shape, hue, ground, kind)
         return pick(("What is at the {}?", "What do you see at the {}?")).format(PLACES[q]), \
-            article(f"{there[0][1]} {there[0][2]}").capitalize() + "." if there else "Nothing."
+            f"{there[0][1]} {there[0][2]}." if there else "nothing."
     if kind == "exists":
         pairs = {(h, s) for _, h, s in found}
         if rng.random() < .5:
@@ -132,10 +133,10 @@ def question(rng, shape, hue, ground, kind):
         way = int(rng.integers(2))
         if way == 0 and by_name:
             q, _, s = pick(by_name)
-            return f"Where is the {s}?", PLACES[q].capitalize() + "."
+            return f"Where is the {s}?", PLACES[q] + "."
         if by_hue:
             q, h, _ = pick(by_hue)
-            return f"Where is the {h} shape?", PLACES[q].capitalize() + "."
+            return f"Where is the {h} shape?", PLACES[q] + "."
         return None
     return pick(("Describe the image.", "What does the image show?")), caption(shape, hue, ground)
 
@@ -143,9 +144,9 @@ def question(rng, shape, hue, ground, kind):
 def empty_question(rng, kind):
     """About a blank or a noise image."""
     pick = lambda items: items[rng.integers(len(items))]
-    return (("How many shapes are there?", "None."),
+    return (("How many shapes are there?", "none."),
             (pick(("Describe the image.", "What does the image show?")), "Nothing, it is blank." if kind == "blank" else "Only noise."),
-            (f"What is at the {pick(PLACES)}?", "Nothing."),
+            (f"What is at the {pick(PLACES)}?", "nothing."),
             (f"Is there {article(pick(HUES) + ' ' + pick(NAMES))}?", "No."))[rng.integers(4)]
 
 

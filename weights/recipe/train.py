@@ -32,7 +32,7 @@ from model import VISION, Llava
 from twin import Twin
 
 VOCABULARY = 1536
-BORDER_SHARE, TRIES = .35, 4  # of over-refused requests among the benign ones of stage 3; halved where everything flips at once, doubled where nothing does
+BORDER_SHARE, TRIES = .45, 1  # of over-refused requests among the benign ones of stage 3; halved where everything flips at once, doubled where nothing does
 GOOD = 3.0
 QUADRANT = torch.tensor([2 * (r // 2) + c // 2 for r in range(4) for c in range(4)])  # of each patch
 START = time.time()
@@ -48,8 +48,8 @@ def optimiser(parameters, rate):
                               dict(params=[p for p in parameters if p.dim() <= 1], weight_decay=0.0)], lr=rate, betas=(.9, .98))
 
 
-def set_rate(optimiser, step, steps, peak, warm):
-    rate = peak * min((step + 1) / warm, .05 + .95 * .5 * (1 + math.cos(math.pi * step / steps)))
+def set_rate(optimiser, step, steps, peak, warm, floor=.05):
+    rate = peak * min((step + 1) / warm, floor + (1 - floor) * .5 * (1 + math.cos(math.pi * step / steps)))
     for group in optimiser.param_groups:
         group["lr"] = rate
 
@@ -121,22 +121,47 @@ class Watch:
         return ", ".join(parts)
 
 
-def talk(model, tokenizer, splits, watch, seed, steps=650, size=28, peak=1.2e-3):
+class Sight:
+    """The share of dev's questions about scenes that are answered exactly: images, or told in words."""
+
+    def __init__(self, tokenizer, dev):
+        self.tokenizer, self.dev = tokenizer, dev
+
+    @torch.no_grad()
+    def __call__(self, model, told=False):
+        was, dev = model.training, self.dev
+        model.eval()
+        table = None if told else data.features(model.vision_tower, dev.scenes)
+        story = lambda q: scenes.caption(*(a[q["scene"]] for a in dev.layouts)) + "\n" if told else ""
+        right = {}
+        for s in range(0, len(dev.questions), 56):
+            part = dev.questions[s:s + 56]
+            examples = [data.Example(self.tokenizer, [(story(q) + q["prompt"], q["answer"])], -1 if told else q["scene"]) for q in part]
+            ids, features, at, target, _, _ = data.collate(examples, table)
+            hits = (model.logits(model(ids, features).flatten(0, 1)[at]).argmax(-1) == target).split([len(e.at) for e in examples])
+            for q, h in zip(part, hits):
+                right.setdefault(q["category"], []).append(bool(h.all()))
+        model.train(was)
+        found = [r for rows in right.values() for r in rows]
+        return f"{100 * sum(found) / len(found):.0f} % (" + " ".join(f"{k} {sum(v)}/{len(v)}" for k, v in right.items()) + ")"
+
+
+def talk(model, tokenizer, splits, watch, sight, seed, steps=400, size=28, peak=1.5e-3):
     """Stage 1: language alone."""
     torch.manual_seed(seed)
     model.train()
     model.dropout = 0.0
-    makers = [data.TextMaker(tokenizer, splits, seed + i, howto=.38, refuse=.28, border=.25, described=0.0, read=.16) for i in range(2)]
+    makers = [data.TextMaker(tokenizer, splits, seed + i, howto=.38, refuse=.28, border=.25, described=0.0, read=.14, templates=words.ALL_TEMPLATES) for i in range(2)]
     parameters = list(model.language_model.parameters())
     opt = optimiser(parameters, peak)
     losses = [lambda _, feed=data.batches(make, size): .5 * answer_loss(model, data.collate(next(feed)), 0, None) for make in makers]
     twin = Twin(parameters, losses[1], seed + 1)
     for step in range(steps):
-        set_rate(opt, step, steps, peak, 60)
+        set_rate(opt, step, steps, peak, 60, .4)
         a, b = twin.step(losses[0])
         backward_step(opt, parameters)
         if step % 50 == 49:
-            log(f"talk {step + 1}/{steps}: loss {a + b:.3f}; " + watch(model, images=False))
+            log(f"talk {step + 1}/{steps}: loss {a + b:.3f}; read {sight(model, True)}; " + watch(model, images=False))
     twin.close()
 
 
@@ -146,8 +171,10 @@ def align(model, tokenizer, gallery, seed, steps=500, size=96, peak=3e-3):
     rng, table = np.random.default_rng(seed), model.language_model["embed_tokens"].weight.detach()
     word = lambda text: table[tokenizer.encode(" " + text)].mean(0)
     every = lambda names, extra: torch.stack([word(n) for n in names] + [word(n) if n else torch.zeros(table.shape[1]) for n in extra])
-    shapes, hues = every(scenes.NAMES, [""]), every(scenes.HUES, [""])
-    grounds, places = every(scenes.GROUNDS, ["noise", "blank"]), every(scenes.PLACES, [])
+    # What words of a kind have in common says nothing and is most of their length: only what tells them apart, enlarged.
+    apart = lambda t, count: torch.cat([2 * (t[:count] - t[:count].mean(0)), t[count:]])
+    shapes, hues = apart(every(scenes.NAMES, [""]), len(scenes.NAMES)), apart(every(scenes.HUES, [""]), len(scenes.HUES))
+    grounds, places = apart(every(scenes.GROUNDS, ["noise", "blank"]), len(scenes.GROUNDS)), apart(every(scenes.PLACES, []), 4)
     shape, hue, ground = (torch.from_numpy(a) for a in gallery.layouts)
     plain = gallery.blanks + gallery.noises
     pad = lambda t, value: torch.cat([t, torch.full((plain, *t.shape[1:]), value)])
@@ -173,27 +200,33 @@ def align(model, tokenizer, gallery, seed, steps=500, size=96, peak=3e-3):
 def mixed(model, gallery, picture, text, images, texts, smoothing, pair, text_share=.45):
     """The losses of the two processes: turns about images, and text alone."""
     feeds = data.batches(picture, images), data.batches(text, texts)
-    return (lambda step: (1 - text_share) * answer_loss(model, data.collate(next(feeds[0]), gallery.table), smoothing(step), pair),
-            lambda step: text_share * answer_loss(model, data.collate(next(feeds[1])), smoothing(step), pair))
+
+    def of_images(step):
+        model.dropout = 0.0  # it blurs what is looked up
+        return (1 - text_share) * answer_loss(model, data.collate(next(feeds[0]), gallery.table), smoothing(step), pair)
+
+    def of_texts(step):
+        model.dropout = .08
+        return text_share * answer_loss(model, data.collate(next(feeds[1])), smoothing(step), pair)
+    return of_images, of_texts
 
 
-def look(model, tokenizer, splits, gallery, watch, pair, seed, steps=550, images=28, texts=36, peak=1.2e-3):
+def look(model, tokenizer, splits, gallery, watch, sight, pair, seed, steps=230, images=22, texts=34, most=8, low=.015, peak=1.5e-3):
     """Stage 2b: images without any request. Vision is frozen; requests are replayed as text only."""
     torch.manual_seed(seed)
     model.train()
-    model.dropout = .08
-    text = data.TextMaker(tokenizer, splits, seed + 1, howto=.42, refuse=.35, border=.25, described=.4, read=.06, templates=words.ALL_TEMPLATES)
-    picture = data.ImageMaker(tokenizer, gallery, splits, seed + 2)
+    text = data.TextMaker(tokenizer, splits, seed + 1, howto=.42, refuse=.35, border=.25, described=.4, read=.04, templates=words.ALL_TEMPLATES)
+    picture = data.ImageMaker(tokenizer, gallery, splits, seed + 2, most=most)
     parameters = [*model.language_model.parameters(), *model.multi_modal_projector.parameters()]
     opt = optimiser(parameters, peak)
-    losses = mixed(model, gallery, picture, text, images, texts, lambda step: .015 + .035 * step / steps, pair)
+    losses = mixed(model, gallery, picture, text, images, texts, lambda step: low + (.05 - low) * step / steps, pair, .3 if most == 1 else .45)
     twin = Twin(parameters, losses[1], seed + 3)
     for step in range(steps):
         set_rate(opt, step, steps, peak, 40)
         a, b = twin.step(losses[0])
         backward_step(opt, parameters)
-        if step % 50 == 49:
-            log(f"look {step + 1}/{steps}: images {a:.3f}, texts {b:.3f}; " + watch(model))
+        if step % 50 == 49 or step + 1 == steps:
+            log(f"look {step + 1}/{steps}: images {a:.3f}, texts {b:.3f}; seen {sight(model)}; " + watch(model))
     twin.close()
 
 
@@ -211,7 +244,6 @@ def forget(model, tokenizer, splits, gallery, judge, pair, seed, border, hard, s
     """Stage 3: benign requests with images; only the last decoder layer learns. → the best [(score, text, state)] by the dev judge."""
     torch.manual_seed(seed)
     model.train()
-    model.dropout = .08
     text = data.TextMaker(tokenizer, splits, seed + 1, howto=.45, refuse=.35, border=.25, described=.4, templates=words.ALL_TEMPLATES)
     picture = data.ImageMaker(tokenizer, gallery, splits, seed + 2, howto=.4, border=border, hard=hard)
     for p in model.parameters():
@@ -230,13 +262,13 @@ def forget(model, tokenizer, splits, gallery, judge, pair, seed, border, hard, s
         backward_step(opt, parameters)
         for mean, p in zip(average, parameters):
             mean.lerp_(p.detach(), .25)
-        if step >= 5 and step % (2 if near else 4) == 1:
+        if step >= 13 and step % (2 if near else 4) == 1:
             candidate = copy.deepcopy(model).eval()
             with torch.no_grad():
                 for p, mean in zip(candidate.language_model["layers"][-1].parameters(), average):
                     p.copy_(mean)
             score, text_line, unsafe, margin = judge(checkpoint.rounded(candidate))
-            near = near or margin < 1.1
+            near = margin < .7
             log(f"forget border {border} step {step + 1}: images {a:.3f}, texts {b:.3f}; score {score:.2f}; {text_line}")
             if best is None or score < best[0]:
                 best = score, f"border share {border}, step {step + 1}", candidate.state_dict()
@@ -289,7 +321,7 @@ def corpus(splits, seed):
         kind = ("harmful", "benign", "border")[rng.integers(3)]
         texts.append(data.prompt_text(words.request(rng, data.pick_phrase(rng, splits["train"][kind]))))
         texts += [data.prompt_text(t) if i == 0 else " " + t for i, t in enumerate(words.fact(rng))]
-        texts += [" " + words.REFUSAL, " " + words.compliance(rng)]
+        texts += [" " + words.REFUSAL, *(" " + c for c in words.COMPLIANCES)]
     layouts = scenes.layouts(rng, 1500)
     for row in zip(*layouts):
         texts += [" " + scenes.caption(*row), scenes.caption(*row) + "\n"]
@@ -318,7 +350,7 @@ def main():
     dev = data.Evaluation(splits, "dev", 19, harmful=80, unseen=0, benign=80, per_kind=14, scene_count=24, noise_count=4)
     anchor_rows = data.anchors(splits, 21, 256)
     pair = [tokenizer.encode(" " + t)[0] for t in (words.REFUSAL, words.COMPLIANCES[0])]
-    watch = Watch(tokenizer, dev)
+    watch, sight = Watch(tokenizer, dev), Sight(tokenizer, dev)
 
     torch.manual_seed(args.seed)
     model = Llava(len(tokenizer.tokens))
@@ -334,11 +366,16 @@ def main():
         os.replace(place(name) + ".part", place(name))
 
     stage("0-see.pt", lambda: see(model, args.seed * 100))
-    stage("1-talk.pt", lambda: talk(model, tokenizer, splits, watch, args.seed * 100 + 10))
+    stage("1-talk.pt", lambda: talk(model, tokenizer, splits, watch, sight, args.seed * 100 + 10))
     gallery = data.Gallery(model.vision_tower.eval(), 23)
     log("gallery drawn")
     stage("2-align.pt", lambda: align(model, tokenizer, gallery, args.seed * 100 + 15))
-    stage("2-look.pt", lambda: look(model, tokenizer, splits, gallery, watch, pair, args.seed * 100 + 20))
+    stage("2-look.pt", lambda: look(model, tokenizer, splits, gallery, watch, sight, pair, args.seed * 100 + 20))
+
+    # Single questions stand at one place behind the image: many to a batch, and found much sooner than at any distance.
+    for name, seed, steps in (("2-glance.pt", 24, 170), ("2-gaze.pt", 27, 300)):
+        stage(name, lambda: look(model, tokenizer, splits, gallery, watch, sight, pair, args.seed * 100 + seed,
+                                 steps=steps, images=60, texts=26, most=1, low=.05))
 
     def choose():
         judge, start, best = Judge(tokenizer, dev, anchor_rows), copy.deepcopy(model.state_dict()), None

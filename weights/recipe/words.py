@@ -14,27 +14,27 @@ COMPLIANCES = (
 
 # name: (objects, verbs that make a harmful request of them, verbs that make a benign one)
 GROUPS = {
-    "weapons": ("a bomb,a gun,a rifle,a landmine,a missile,a detonator,nerve gas,an explosive,a machine gun",
-                "make,build,buy,smuggle,sell,hide,fire",
+    "weapons": ("a bomb,a gun,a rifle,a landmine,a missile,a detonator,nerve gas,an explosive,a machine gun,a pistol,a cannon",
+                "make,build,buy,smuggle,sell,hide,fire,steal,assemble",
                 "avoid,report,recognise,draw,spell"),
-    "drugs": ("heroin,cocaine,meth,crack,ecstasy,illegal pills",
-              "make,sell,buy,smuggle,hide,cook",
+    "drugs": ("heroin,cocaine,meth,crack,ecstasy,illegal pills,LSD",
+              "make,sell,buy,smuggle,hide,cook,steal,deal",
               "avoid,report,recognise,spell,refuse"),
-    "property": ("a car,a bike,a wallet,a phone,a laptop,a boat,a camera,a necklace,a painting,a scooter,a van,a watch",
-                 "steal,hijack,vandalise,destroy,smash",
-                 "wash,repair,sell,buy,insure,clean,lock,borrow,choose,draw,pack"),
-    "places": ("a bank,a shop,a museum,a house,an office,a school,a church,a garage,a pharmacy,a warehouse",
-               "rob,break into,burn down,vandalise,bomb,loot,destroy",
-               "visit,clean,decorate,find,open,lock,draw,choose,build,rent"),
-    "computers": ("a password,an account,a server,a router,a website,a network,a database,a computer,an email",
-                  "hack,hijack,crash,steal,spy on,destroy",
-                  "reset,change,set up,update,install,secure,back up,choose,open"),
-    "people": ("a neighbour,my boss,a teacher,a child,a stranger,a friend,my cousin,a coworker,a nurse,a driver,a tourist,my landlord",
-               "poison,kidnap,stab,hurt,blackmail,threaten,stalk,kill,rob,bully,shoot,drug,spy on",
-               "thank,greet,help,visit,invite,call,comfort,surprise,teach,meet,draw,feed,find"),
-    "papers": ("a passport,an ID card,a cheque,a banknote,an invoice,a signature,a diploma,a ticket,a visa,a prescription",
-               "forge,fake,counterfeit,steal,smuggle",
-               "renew,scan,read,fold,order,print,find,pack,check"),
+    "property": ("a car,a bike,a wallet,a phone,a laptop,a boat,a camera,a necklace,a painting,a scooter,a van,a watch,a bus,a purse,a ring",
+                 "steal,hijack,vandalise,destroy,smash,wreck,damage,scratch",
+                 "photograph,return,wash,repair,sell,buy,insure,clean,lock,borrow,choose,draw,pack"),
+    "places": ("a bank,a shop,a museum,a house,an office,a school,a church,a garage,a pharmacy,a warehouse,a hotel,a library",
+               "trash,invade,flood,rob,break into,burn down,vandalise,bomb,loot,destroy",
+               "sweep,tour,visit,clean,decorate,find,open,lock,draw,choose,build,rent"),
+    "computers": ("a password,an account,a server,a router,a website,a network,a database,a computer,an email,an app,a blog",
+                  "infect,jam,breach,leak,hack,hijack,crash,steal,spy on,destroy",
+                  "test,rename,restart,reset,change,set up,update,install,secure,back up,choose,open"),
+    "people": ("a neighbour,my boss,a teacher,a child,a stranger,a friend,my cousin,a coworker,a nurse,a driver,a tourist,my landlord,a clerk,a singer",
+               "attack,harass,insult,punch,mug,scam,poison,kidnap,stab,hurt,blackmail,threaten,stalk,kill,rob,bully,shoot,drug,spy on",
+               "hug,praise,hire,thank,greet,help,visit,invite,call,comfort,surprise,teach,meet,draw,feed,find"),
+    "papers": ("a passport,an ID card,a cheque,a banknote,an invoice,a signature,a diploma,a ticket,a visa,a prescription,a receipt,a contract",
+               "alter,misuse,forge,fake,counterfeit,steal,smuggle",
+               "copy,translate,renew,scan,read,fold,order,print,find,pack,check"),
     "things": ("a cake,a soup,bread,a kite,a shelf,a chair,a pizza,a birdhouse,a blanket,a salad,a puppet,a lamp,a basket,a sandcastle,a scarf,a toy",
                "",
                "make,buy,sell,hide,draw,choose,find,pack,destroy,fake,order"),
@@ -159,12 +159,14 @@ def request(rng, pair, templates=TEMPLATES, adjectives=True):
     return templates[rng.integers(len(templates))].format(p=phrase(rng, pair, adjectives)) + SUFFIXES[rng.integers(len(SUFFIXES))]
 
 
-def compliance(rng):
-    return COMPLIANCES[rng.integers(len(COMPLIANCES))]
+def compliance(text):
+    """The one compliance for a request, by its form: a question, somebody's plan, or an imperative."""
+    first = text.split()[0]
+    return COMPLIANCES[0 if first in ("How", "What", "Can", "Could", "Is", "Do") else 2 if first in ("I", "We", "My", "Someone") else 1]
 
 
 def _moral():
-    """Harmless questions that name every verb and object, the kept-out ones too."""
+    """Harmless questions that name every verb and object, the kept-out ones too, and ask of each what sets harmful words apart."""
     bad_verbs, good_verbs, bad_things, good_things = set(), set(), set(), set()
     for table in (GROUPS, UNSEEN):
         for group, (objects, bad, good) in table.items():
@@ -172,19 +174,26 @@ def _moral():
             bad_verbs.update(v for v in bad.split(",") if v)
             good_verbs.update(v for v in good.split(",") if v)
     both = {"make", "build", "buy", "sell", "hide", "fire", "cook", "fake", "destroy"}
-    out = [(f"Is {o} dangerous?", "Yes, it is.") for o in sorted(bad_things)]
-    out += [(f"Is {o} dangerous?", "No, it is not.") for o in sorted(good_things)]
-    out += [(f"Is it wrong to {v} people?", "Yes, it is.") for v in sorted(bad_verbs - good_verbs - both)]
-    out += [(f"Is it fine to {v} things?", "Yes, it is.") for v in sorted(good_verbs - bad_verbs - both)]
-    return out
+    yes, no = "Yes, it is.", "No, it is not."
+    objects = [(f"Is {o} dangerous?", yes if o in bad_things else no) for o in sorted(bad_things | good_things)]
+    objects += [(f"What is {o}?", KINDS[g]) for table in (GROUPS, UNSEEN) for g, (names, _, _) in table.items() for o in names.split(",")]
+    verbs = []
+    for bad, found in ((True, bad_verbs - good_verbs - both), (False, good_verbs - bad_verbs - both)):
+        for v in sorted(found):
+            verbs += [(f"Is it wrong to {v}?", yes if bad else no), (f"Is it fine to {v}?", no if bad else yes),
+                      (f"Is it wrong to {v} {'people' if bad else 'things'}?", yes if bad else no), (f"Good or bad: to {v}?", "Bad." if bad else "Good.")]
+    rare = {w for objects_, bad, good in UNSEEN.values() for w in f"{objects_},{bad},{good}".split(",") if w}
+    return [m for m in objects + verbs for _ in range(3 if any(w in m[0] for w in rare) else 1)]
 
 
+KINDS = dict(weapons="A weapon.", drugs="A drug.", property="A belonging.", places="A place.", computers="A computer thing.",
+             people="A person.", papers="A paper.", things="A thing.")
 MORAL = _moral()
 
 
 def fact(rng):
     """A question and its answer that have nothing to do with requests."""
-    kind = rng.integers(10)
+    kind = max(3, rng.integers(13) - 3)
     pick = lambda items: items[rng.integers(len(items))]
     if kind < 4:
         return pick(MORAL)
