@@ -40,5 +40,5 @@ internal static class EvaluationPage
     }
 
     private static string Method(ShiftVectors vectors)
-        => string.Join(", ", new[] { "method", "images", "anchors" }.Where(vectors.Metadata.ContainsKey).Select(key => $"{key} {vectors.Metadata[key]}"));
+        => string.Join(", ", ((List<string>)["method", "images", "anchors"]).Where(vectors.Metadata.ContainsKey).Select(key => $"{key} {vectors.Metadata[key]}"));
 }
