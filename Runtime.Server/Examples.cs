@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.CommandLine.Help;
 using System.CommandLine.Invocation;
+using System.CommandLine.Parsing;
 
 namespace Trimtab.Server;
 
@@ -65,6 +66,12 @@ internal static class Examples
             "trimtab bench --synthetic llava-7b-q4_0 --image -p 0 -n 0",
             "trimtab bench --synthetic 1.1b-q4_0 --write m.gguf -t 2 --peer \"llama-bench -m m.gguf -p 512 -n 64 -t 2 -r 1 -o json\"",
         ],
+        ["bench serve"] =
+        [
+            "trimtab bench serve --target trimtab=http://127.0.0.1:8080/v1 --clients 1,8,32",
+            "trimtab bench serve --target trimtab=http://127.0.0.1:8080/v1 --target llama=http://127.0.0.1:8081/v1 --prefix 256 --words 32",
+            "trimtab bench serve --target trimtab=http://127.0.0.1:8080/v1 --rate 4 --image photo.png --image-share 0.5 --alpha 0.5,1",
+        ],
         ["completion"] = ["source <(trimtab completion bash)", "trimtab completion pwsh | Out-String | Invoke-Expression"],
     };
 
@@ -80,8 +87,7 @@ internal static class Examples
         public override int Invoke(ParseResult parseResult)
         {
             var code = inner.Invoke(parseResult);
-            var command = parseResult.CommandResult.Command;
-            if (ByCommand.TryGetValue(command is RootCommand ? "trimtab" : command.Name, out var examples))
+            if (ByCommand.TryGetValue(Name(parseResult.CommandResult), out var examples))
             {
                 var output = parseResult.InvocationConfiguration.Output;
                 output.WriteLine("Examples:");
@@ -90,6 +96,11 @@ internal static class Examples
                 output.WriteLine();
             }
             return code;
+
+            // A command's name with those above it, but for the program's own.
+            static string Name(CommandResult result) => result.Parent is not CommandResult parent
+                ? "trimtab"
+                : parent.Parent is null ? result.Command.Name : $"{Name(parent)} {result.Command.Name}";
         }
     }
 }

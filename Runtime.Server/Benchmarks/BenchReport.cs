@@ -173,7 +173,7 @@ internal sealed record BenchReport(
         writer.WriteNumber("depth", measurement.Depth);
     }
 
-    private static void Numbers(Utf8JsonWriter writer, string name, IEnumerable<double> values)
+    internal static void Numbers(Utf8JsonWriter writer, string name, IEnumerable<double> values)
     {
         writer.WriteStartArray(name);
         foreach (var value in values)
@@ -181,7 +181,7 @@ internal sealed record BenchReport(
         writer.WriteEndArray();
     }
 
-    private static void Table(TextWriter output, List<string[]> rows)
+    internal static void Table(TextWriter output, List<string[]> rows)
     {
         var widths = Enumerable.Range(0, rows[0].Length).Select(column => rows.Max(row => row[column].Length)).ToArray();
         for (var i = 0; i < rows.Count; i++)
@@ -193,16 +193,16 @@ internal sealed record BenchReport(
     }
 
     /// <summary>Six digits: more than any repetition repeats.</summary>
-    private static double Rounded(double value) => double.Parse(value.ToString("G6", CultureInfo.InvariantCulture), CultureInfo.InvariantCulture);
+    internal static double Rounded(double value) => double.Parse(value.ToString("G6", CultureInfo.InvariantCulture), CultureInfo.InvariantCulture);
 
-    private static string Number(double value) => value switch
+    internal static string Number(double value) => value switch
     {
         >= 1000 => value.ToString("F0", CultureInfo.InvariantCulture),
         >= 100 => value.ToString("F1", CultureInfo.InvariantCulture),
         _ => value.ToString("F2", CultureInfo.InvariantCulture),
     };
 
-    private static string Percent(double value) => value.ToString("P1", CultureInfo.InvariantCulture);
+    internal static string Percent(double value) => value.ToString("P1", CultureInfo.InvariantCulture);
 
     private static string Signed(double value) => value.ToString("+0.0 %;-0.0 %", CultureInfo.InvariantCulture);
 

@@ -45,6 +45,7 @@ internal static class BenchCommand
         foreach (var option in (ReadOnlySpan<Option>)[
             Model, Mmproj, Synthetic, Seed, Save, Dtype, ActivationsOption, Threads, Prompt, Generate, Batches, Depth, Steered, Alpha, Image, Repetitions, Peers, JsonFile, Markdown])
             command.Options.Add(option);
+        command.Subcommands.Add(BenchServeCommand.Create(terminal));
         command.SetAction(async (parse, cancel) =>
         {
             var plan = Plan(parse);
@@ -140,7 +141,7 @@ internal static class BenchCommand
     private static BenchPlan Plan(ParseResult parse)
     {
         var plan = new BenchPlan(
-            ModelArguments.Range(parse, Prompt, 1 << 20), ModelArguments.Range(parse, Generate, 1 << 20), BatchList(parse.GetValue(Batches)!),
+            ModelArguments.Range(parse, Prompt, 1 << 20), ModelArguments.Range(parse, Generate, 1 << 20), Numbers("--batch", parse.GetValue(Batches)!),
             ModelArguments.Range(parse, Depth, 1 << 20), parse.GetValue(Image), ModelArguments.Range(parse, Steered, 1024), parse.GetValue(Alpha),
             ModelArguments.Range(parse, Repetitions, 1000));
         if (plan is { Prompt: 0, Generate: 0, Image: false })
@@ -154,16 +155,17 @@ internal static class BenchCommand
         return plan;
     }
 
-    private static List<int> BatchList(string text)
+    /// <summary>Reads a list of different numbers.</summary>
+    internal static List<int> Numbers(string option, string text)
     {
-        var batches = new List<int>();
+        var numbers = new List<int>();
         foreach (var part in text.Split(','))
         {
-            if (!int.TryParse(part, NumberStyles.None, CultureInfo.InvariantCulture, out var batch) || batch is < 1 or > 1024 || batches.Contains(batch))
-                throw new UsageException($"--batch '{text}': expected different numbers from 1 to 1024, such as 1,8,32");
-            batches.Add(batch);
+            if (!int.TryParse(part, NumberStyles.None, CultureInfo.InvariantCulture, out var number) || number is < 1 or > 1024 || numbers.Contains(number))
+                throw new UsageException($"{option} '{text}': expected different numbers from 1 to 1024, such as 1,8,32");
+            numbers.Add(number);
         }
-        return batches;
+        return numbers;
     }
 
     private static string Listed(IEnumerable<(string Test, int Tokens, int Batch, int Depth)> work)
