@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using System.Text;
 
 namespace Trimtab.Text;
 
@@ -159,6 +160,22 @@ public sealed class Tokenizer
 
     /// <summary>The token of an id as the vocabulary writes it, or null where there is none.</summary>
     public string? TokenOf(int id) => _added.TryGetValue(id, out var added) ? added.Content : _parts.Vocabulary.TextOf(id);
+
+    /// <summary>The bytes that a token adds to a text that it does not begin; none where there is no such token.</summary>
+    internal byte[] BytesOf(int id)
+    {
+        if (_added.TryGetValue(id, out var added))
+            return Encoding.UTF8.GetBytes(added.Content);
+        if (_parts.Vocabulary.TextOf(id) is not { } text)
+            return [];
+        if (Array.IndexOf(_parts.Vocabulary.ByteIds, id) is var value and >= 0)
+            return [(byte)value];
+        // What a space is written as tells how the vocabulary writes: in the byte alphabet, or in text that the decoders undo.
+        if (IdOf("\u0120") is { } space && Decode([space, space]) == "  ")
+            return ByteAlphabet.Read(text);
+        var anchor = IdOf("a") ?? id;
+        return Encoding.UTF8.GetBytes(Decode([anchor, id])[Decode([anchor]).Length..]);
+    }
 
     /// <summary>Whether an id is a special token's (BOS, EOS, a turn's marks, …).</summary>
     public bool IsSpecial(int id) => _added.TryGetValue(id, out var added) && added.Special;
