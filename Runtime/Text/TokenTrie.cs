@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Runtime.CompilerServices;
 
 namespace Trimtab.Text;
@@ -13,6 +14,7 @@ internal sealed class TokenTrie
     private readonly int[] _firstToken; // tokens that end at node i: _tokens[_firstToken[i] .. _firstToken[i + 1]]
     private readonly int[] _tokens;
     private readonly byte[][] _texts;
+    private readonly ConcurrentDictionary<string, ByteGrammar> _grammars = new(StringComparer.Ordinal);
 
     private TokenTrie(Tokenizer tokenizer)
     {
@@ -55,6 +57,17 @@ internal sealed class TokenTrie
 
     /// <summary>The tokens of a tokenizer.</summary>
     public static TokenTrie Of(Tokenizer tokenizer) => Made.GetValue(tokenizer, t => new(t));
+
+    /// <summary>A grammar that was asked for lately, or a new one: its states remember which of these tokens they allow.</summary>
+    public ByteGrammar Grammar(string name, Func<ByteGrammar> make)
+    {
+        if (_grammars.TryGetValue(name, out var known))
+            return known;
+        var made = make();
+        if (_grammars.Count >= 64)
+            _grammars.Clear();
+        return _grammars.GetOrAdd(name, made);
+    }
 
     /// <summary>The bytes of a token; none for a special one.</summary>
     public ReadOnlySpan<byte> this[int token] => (uint)token < (uint)_texts.Length ? _texts[token] : [];
