@@ -29,6 +29,22 @@ internal sealed record Measurement(string Test, int Tokens, int Batch, int Depth
     /// <summary>Tokens a second of each repetition.</summary>
     public IEnumerable<double> Rates => Seconds.Select(seconds => Tokens * Batch / seconds);
 
+    /// <summary>What ops took in all repetitions together, where they are profiled.</summary>
+    public List<ProfileStage> Profile { get; } = [];
+
+    /// <summary>Adds a repetition's stages.</summary>
+    public void Add(IReadOnlyList<ProfileStage> stages)
+    {
+        foreach (var stage in stages)
+        {
+            var i = Profile.FindIndex(known => known.Name == stage.Name);
+            if (i < 0)
+                Profile.Add(stage);
+            else
+                Profile[i] = new(stage.Name, Profile[i].Calls + stage.Calls, Profile[i].Seconds + stage.Seconds);
+        }
+    }
+
     /// <summary>SHA-256 of the logits that were drawn from, in hexadecimal; of several sequences, of their hashes.</summary>
     public string Hash { get; set; } = "";
 
