@@ -36,7 +36,7 @@ internal sealed record BenchReport(
             ("roofline", $"read {Number(Roofline.ReadBytesPerSecond / 1e9)} GB/s, {Roofline.FloatInstruction} {Number(Roofline.FloatOpsPerSecond / 1e9)} GFLOP/s, "
                 + $"{Roofline.Int8Instruction} {Number(Roofline.Int8OpsPerSecond / 1e9)} GOP/s"),
             ("software", $"trimtab {Machine.Version}, {Machine.DotNet}, {Machine.System}"),
-            ("model", $"{Model.Name}: {Model.Form}, {Number(Model.Parameters / 1e6)} M parameters, {Number(Model.WeightBytes / 1e6)} MB read a token"),
+            ("model", $"{Model.Name}: {Model.Form}, {Number(Model.Parameters / 1e6)} M parameters, {Number(Model.WeightBytes / 1e6)} MB read a token; keys and values {Plan.Kv}"),
             ("repetitions", $"{Plan.Repetitions}, in turn; medians (least – most); peak memory {Number(PeakMemory / 1e6)} MB"),
         };
         foreach (var (name, text) in lines)
@@ -123,6 +123,7 @@ internal sealed record BenchReport(
         writer.WriteEndObject();
         writer.WriteNumber("repetitions", Plan.Repetitions);
         writer.WriteNumber("alpha", Plan.Alpha);
+        writer.WriteString("kv", Plan.Kv.ToString());
         writer.WriteNumber("peak_memory_bytes", PeakMemory);
         writer.WriteStartArray("results");
         foreach (var measurement in Measurements)

@@ -40,6 +40,7 @@ internal sealed class BenchSession : IDisposable
             ContextLength = context,
             CachePositions = (plan.Generate == 0 ? 1 : most) * KvCache.PagesFor(context) * KvCache.PageSize,
             MaxSequences = most,
+            KvType = plan.Kv,
             MaxBatchTokens = Math.Max(StepTokens, 2 * most),
         });
         var random = new Random(1);
@@ -52,7 +53,7 @@ internal sealed class BenchSession : IDisposable
                 Add(new("prefill", plan.Prompt, 1, 0, Math.Min(steered, 1), Cost.Prefill(network, plan.Prompt, StepTokens, int8)));
             if (plan.Generate > 0)
                 foreach (var batch in plan.Batches)
-                    Add(new("decode", plan.Generate, batch, plan.Depth, Math.Min(steered, batch), Cost.Decode(network, plan.Depth + 1, plan.Generate, batch, int8)));
+                    Add(new("decode", plan.Generate, batch, plan.Depth, Math.Min(steered, batch), Cost.Decode(network, plan.Depth + 1, plan.Generate, batch, int8, plan.Kv)));
         }
         if (!plan.Image || network.Vision is not { } vision)
             return;

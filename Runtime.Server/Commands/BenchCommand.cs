@@ -19,6 +19,7 @@ internal static class BenchCommand
     private static readonly Option<string?> Save = new("--write") { Description = "Save the synthetic model (1.1b-q8_0 if none is named) as a GGUF file, for other programs to run.", HelpName = "FILE" };
     private static readonly Option<string> Dtype = ModelArguments.Dtype();
     private static readonly Option<string> ActivationsOption = ModelArguments.ActivationsOption();
+    private static readonly Option<string> Kv = ModelArguments.KvOption();
     private static readonly Option<int> Threads = new("--threads", "-t") { Description = "CPU threads; 0 for one per core.", HelpName = "N" };
     private static readonly Option<int> Prompt = new("--prompt", "-p") { Description = "Tokens of the prompt that is prefilled; 0 for none.", HelpName = "N", DefaultValueFactory = _ => 512 };
     private static readonly Option<int> Generate = new("--generate", "-n") { Description = "Tokens that are decoded; 0 for none.", HelpName = "N", DefaultValueFactory = _ => 64 };
@@ -44,7 +45,7 @@ internal static class BenchCommand
     {
         var command = new Command("bench", "Measures a model: prefill, decoding in batches, steering, images; repetitions in turn, beside the machine's measured limits and other programs.");
         foreach (var option in (ReadOnlySpan<Option>)[
-            Model, Mmproj, Synthetic, Seed, Save, Dtype, ActivationsOption, Threads, Prompt, Generate, Batches, Depth, Steered, Alpha, Image, Profile, Repetitions, Peers, JsonFile, Markdown])
+            Model, Mmproj, Synthetic, Seed, Save, Dtype, ActivationsOption, Kv, Threads, Prompt, Generate, Batches, Depth, Steered, Alpha, Image, Profile, Repetitions, Peers, JsonFile, Markdown])
             command.Options.Add(option);
         command.SetAction(async (parse, cancel) =>
         {
@@ -144,7 +145,7 @@ internal static class BenchCommand
         var plan = new BenchPlan(
             ModelArguments.Range(parse, Prompt, 1 << 20), ModelArguments.Range(parse, Generate, 1 << 20), BatchList(parse.GetValue(Batches)!),
             ModelArguments.Range(parse, Depth, 1 << 20), parse.GetValue(Image), ModelArguments.Range(parse, Steered, 1024), parse.GetValue(Alpha),
-            ModelArguments.Range(parse, Repetitions, 1000));
+            ModelArguments.Range(parse, Repetitions, 1000), ModelArguments.ReadKv(parse, Kv));
         if (plan is { Prompt: 0, Generate: 0, Image: false })
             throw new UsageException("-p 0 and -n 0 without --image measure nothing");
         if (!float.IsFinite(plan.Alpha))
