@@ -61,10 +61,14 @@ public readonly record struct Heads(int Query, int KeyValue, int Dimension, floa
 }
 
 /// <summary>Keys and values of one layer in pages: position p of a sequence lies in row page(p / PageSize) · PageSize + p % PageSize.</summary>
-/// <param name="Keys">[pages · PageSize, KeyValue · Dimension], rotated.</param>
-/// <param name="Values">[pages · PageSize, KeyValue · Dimension].</param>
+/// <param name="Keys">[pages · PageSize, KeyValue · Dimension], rotated; of a type that the device <see cref="Device.Caches"/>.</param>
+/// <param name="Values">[pages · PageSize, KeyValue · Dimension], of the same type.</param>
 /// <param name="PageSize">Positions a page.</param>
-public readonly record struct KvLayer(Tensor Keys, Tensor Values, int PageSize);
+/// <param name="Scales">
+/// Of U8 keys and values, none otherwise: F32 [rows, 2 · KeyValue], of each key head, then of each value head; a number is
+/// (element − 128) · scale, and a head's scale its largest magnitude over 127.
+/// </param>
+public readonly record struct KvLayer(Tensor Keys, Tensor Values, int PageSize, Tensor Scales = default);
 
 /// <summary>Where the T tokens of a step belong. One step may mix prefill chunks and decode tokens of several sequences.</summary>
 /// <param name="Sequence">I32 [1, T]: row of <paramref name="Pages"/>.</param>
@@ -98,6 +102,9 @@ public abstract class Device : IDisposable
 
     /// <summary>Whether weights of this form are computed as they are, with <paramref name="columns"/> input features.</summary>
     public abstract bool Computes(DType type, int columns);
+
+    /// <summary>Whether keys and values can be of this type: the activation type; on some devices BF16, or U8 with scales.</summary>
+    public virtual bool Caches(DType type) => type == ActivationType;
 
     /// <summary>Copies host values into a tensor, converting to its type; counts must be equal.</summary>
     public abstract void Upload(ReadOnlySpan<float> source, Tensor target);

@@ -26,7 +26,8 @@ public sealed class Sampler
 
     /// <summary>[V]: whether a token is in <see cref="_seenList"/>.</summary>
     private readonly bool[] _seen;
-    private readonly List<int> _seenList = [];
+    private readonly List<int> _seenList;
+    private readonly bool _penalised;
     private ulong _position;
 
     /// <summary>A sampler at the start of a sequence.</summary>
@@ -51,6 +52,8 @@ public sealed class Sampler
         _candidates = new int[vocabulary];
         _counts = new int[vocabulary];
         _seen = new bool[vocabulary];
+        _penalised = options.RepetitionPenalty != 1 || options.PresencePenalty != 0 || options.FrequencyPenalty != 0;
+        _seenList = new(_penalised ? vocabulary : 0);
     }
 
     /// <summary>Tells which tokens the prompt has, for the repetition penalty. Ids outside the vocabulary (image slots) are passed over.</summary>
@@ -76,7 +79,7 @@ public sealed class Sampler
 
     private void See(int id)
     {
-        if ((uint)id >= (uint)_vocabulary || _seen[id])
+        if (!_penalised || (uint)id >= (uint)_vocabulary || _seen[id])
             return;
         _seen[id] = true;
         _seenList.Add(id);
@@ -131,11 +134,23 @@ public sealed class Sampler
     {
         if (logits.Length != _vocabulary)
             throw new ArgumentException($"{logits.Length} logits; the vocabulary has {_vocabulary}", nameof(logits));
+        var width = Vector<float>.Count;
+        Vector<float> infinity = new(float.PositiveInfinity), highest = new(float.NegativeInfinity);
+        var i = 0;
+        for (; i <= logits.Length - width; i += width)
+        {
+            var part = new Vector<float>(logits[i..]);
+            if (!Vector.LessThanAll(part, infinity)) // so it is for NaN
+                break;
+            highest = Vector.Max(highest, part);
+            part.CopyTo(_scores, i);
+        }
         var largest = float.NegativeInfinity;
-        for (var i = 0; i < logits.Length; i++)
+        for (var lane = 0; lane < width; lane++)
+            largest = MathF.Max(largest, highest[lane]);
+        for (; i < logits.Length; i++)
         {
             var logit = logits[i];
-            // False for NaN too.
             if (!(logit < float.PositiveInfinity))
                 throw new ArgumentException($"the logit of token {i} is {logit}; expected a finite number or minus infinity", nameof(logits));
             largest = MathF.Max(largest, logit);
@@ -156,13 +171,27 @@ public sealed class Sampler
             foreach (var token in _seenList)
                 if (_counts[token] > 0)
                     _scores[token] -= _options.PresencePenalty + _options.FrequencyPenalty * _counts[token];
-        var best = 0;
-        for (var i = 1; i < _vocabulary; i++)
-            if (_scores[i] > _scores[best])
-                best = i;
+        var best = Best();
         if (!float.IsFinite(_scores[best]))
             throw new ArgumentException($"after {nameof(SamplingOptions.LogitBias)} and penalties no token has a finite score");
         return best;
+    }
+
+    /// <summary>The id of the largest score, the lowest of equal ones. What lies past the vocabulary is −∞.</summary>
+    private int Best()
+    {
+        var width = Vector<float>.Count;
+        var highest = new Vector<float>(_scores);
+        for (var i = width; i < _scores.Length; i += width)
+            highest = Vector.Max(highest, new Vector<float>(_scores, i));
+        var largest = highest[0];
+        for (var lane = 1; lane < width; lane++)
+            largest = MathF.Max(largest, highest[lane]);
+        var all = new Vector<float>(largest);
+        for (var i = 0; i < _scores.Length; i += width)
+            if (Vector.EqualsAny(new Vector<float>(_scores, i), all))
+                return i + _scores.AsSpan(i, width).IndexOf(largest);
+        return 0;
     }
 
     /// <summary>Fills the weights with exp((score − largest) / temperature) and returns their sum, taken in the order of ids.</summary>

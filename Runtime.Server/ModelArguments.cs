@@ -1,5 +1,6 @@
 using System.CommandLine;
 using Trimtab.Kernels;
+using Trimtab.Model;
 
 namespace Trimtab.Server;
 
@@ -22,6 +23,8 @@ internal sealed class ModelArguments
     private readonly Option<string> _dtype = Dtype();
 
     private readonly Option<string> _activations = ActivationsOption();
+
+    private readonly Option<string> _kv = KvOption();
 
     private readonly Option<int> _threads = new("--threads", "-t")
     {
@@ -68,13 +71,32 @@ internal sealed class ModelArguments
         return option.AcceptOnlyFromAmong("f32", "int8");
     }
 
+    /// <summary>--kv.</summary>
+    public static Option<string> KvOption()
+    {
+        var option = new Option<string>("--kv")
+        {
+            Description = "Form of the cached keys and values: f32 is exact, bf16 takes half and int8 a quarter of its memory.",
+            DefaultValueFactory = _ => "f32",
+        };
+        return option.AcceptOnlyFromAmong("f32", "bf16", "int8");
+    }
+
+    /// <summary>What --kv asks for.</summary>
+    public static KvType ReadKv(ParseResult parse, Option<string> kv) => parse.GetValue(kv) switch
+    {
+        "bf16" => KvType.BF16,
+        "int8" => KvType.Int8,
+        _ => KvType.F32,
+    };
+
     /// <summary>What --activations asks for.</summary>
     public static Activations ReadActivations(ParseResult parse, Option<string> activations)
         => parse.GetValue(activations) == "int8" ? Activations.Int8 : Activations.F32;
 
     public void AddTo(Command command)
     {
-        foreach (var option in (ReadOnlySpan<Option>)[_model, _mmproj, _dtype, _activations, _threads, _context])
+        foreach (var option in (ReadOnlySpan<Option>)[_model, _mmproj, _dtype, _activations, _kv, _threads, _context])
             command.Options.Add(option);
     }
 
@@ -89,7 +111,7 @@ internal sealed class ModelArguments
             WeightType = Read(parse, _dtype),
             Activations = ReadActivations(parse, _activations),
             Threads = threads,
-            Engine = new() { ContextLength = context },
+            Engine = new() { ContextLength = context, KvType = ReadKv(parse, _kv) },
             Progress = progress,
         }, cancel));
         foreach (var note in model.Network.Notes)

@@ -2,7 +2,9 @@ namespace Trimtab.Kernels.Cpu;
 
 /// <summary>
 /// Causal attention over the paged cache. An item is a few tokens that follow each other in the step, for a few key heads and
-/// some of the query heads of each; of its tokens those that follow each other in their sequence too make a tile.
+/// some of the query heads of each; of its tokens those that follow each other in their sequence too make a tile. Where that
+/// makes too few items (few tokens, few heads, many positions), each chunk of positions is an item, and
+/// <see cref="MergeAttentionWork"/> folds the chunks: to the same bits, as a tile folds the same chunks in the same order.
 /// </summary>
 internal unsafe struct PagedAttentionWork : IWork
 {
@@ -12,14 +14,23 @@ internal unsafe struct PagedAttentionWork : IWork
     public int Window, Tokens, Sequences, PageColumns;
     public float* Output;
     public float* Qkv;
-    public float* Keys;
-    public float* Values;
+    public byte* Keys;
+    public byte* Values;
+
+    /// <summary>Of an 8-bit cache: [rows, 2 · key heads], of keys, then of values.</summary>
+    public float* Scales;
     public int* Sequence;
     public int* Position;
     public int* Pages;
 
+    /// <summary>[Tokens, query heads, Chunks, export]; used where there are several chunks.</summary>
+    public float* Exports;
+
     // Tokens, key heads, and query heads of each, an item.
     private int tokenStep, keyStep, queryStep;
+
+    /// <summary>Items that the positions are divided into.</summary>
+    public int Chunks { get; private set; }
 
     private readonly int Group => Heads.Query / Heads.KeyValue;
 
@@ -29,79 +40,148 @@ internal unsafe struct PagedAttentionWork : IWork
 
     private readonly int QuerySteps => (Group + queryStep - 1) / queryStep;
 
-    public readonly int Items => TokenSteps * KeySteps * QuerySteps;
+    public readonly int Items => checked(TokenSteps * KeySteps * QuerySteps * Chunks);
+
+    /// <summary>Floats that <see cref="Exports"/> may need for these tokens once their sequences fill their pages; 0 where chunks are not apart.</summary>
+    public long ExportFloats { get; private set; }
 
     /// <summary>Divides the op: enough items for all workers, else such that what an item reads is used often and lies together.</summary>
-    public void Divide()
+    /// <param name="longest">Positions that some token sees at most.</param>
+    public void Divide(long longest)
     {
         var wanted = Pool.Threads == 1 ? 1 : 3 * Pool.Threads;
+        Chunks = 1;
         queryStep = Group;
         keyStep = 1;
         tokenStep = Math.Clamp((int)((long)Tokens * Heads.KeyValue / wanted), 1, Math.Max(1, AttentionTile.Rows / Group));
         // Heads of one position lie beside each other: with few tokens, a row of the cache is worth finishing.
         while (keyStep < Heads.KeyValue && 2 * keyStep * tokenStep * Group <= AttentionTile.Rows && Items >= 2 * wanted)
             keyStep *= 2;
+        ExportFloats = 0;
+        if (Pool.Threads > 1 && Items < 2 * wanted)
+        {
+            var capacity = ChunksOf((long)PageColumns * Cache.PageSize);
+            Chunks = Math.Max(1, Math.Min(ChunksOf(longest), capacity));
+            ExportFloats = (long)Tokens * Heads.Query * capacity * AttentionTile.ExportSize(Heads.Dimension);
+        }
         while (queryStep > 1 && Items < Pool.Threads)
             queryStep = (queryStep + 1) / 2;
     }
 
+    private static int ChunksOf(long positions) => (int)((positions + AttentionTile.Chunk - 1) / AttentionTile.Chunk);
+
+    /// <summary>Where the export of a token's query head for a chunk lies.</summary>
+    public readonly float* Export(int token, int query, int chunk) =>
+        Exports + (((long)token * Heads.Query + query) * Chunks + chunk) * AttentionTile.ExportSize(Heads.Dimension);
+
+    /// <summary>The first position that a token sees.</summary>
+    public readonly int Low(int position) => Window > 0 ? Math.Max(0, position + 1 - Window) : 0;
+
     public readonly void Run(int first, int end, int worker)
     {
+        var rows = keyStep * AttentionTile.RoundUp(tokenStep * queryStep);
         for (var item = first; item < end; item++)
         {
             // Last tokens first: in a prompt they see the most keys, and big items should not be what all wait for.
-            var step = TokenSteps - 1 - item / (KeySteps * QuerySteps);
-            int key = item / QuerySteps % KeySteps * keyStep, query = item % QuerySteps * queryStep;
-            var tile = new AttentionTile(Pool, worker, tokenStep * keyStep * queryStep, Heads.Dimension);
+            int chunk = item % Chunks, rest = item / Chunks;
+            var step = TokenSteps - 1 - rest / (KeySteps * QuerySteps);
+            int key = rest / QuerySteps % KeySteps * keyStep, query = rest % QuerySteps * queryStep;
+            var tile = new AttentionTile(Pool, worker, rows, Heads.Dimension);
             int last = Math.Min((step + 1) * tokenStep, Tokens), run;
             for (var t = step * tokenStep; t < last; t += run)
             {
                 run = 1;
                 while (t + run < last && Sequence[t + run] == Sequence[t] && Position[t + run] == Position[t] + run)
                     run++;
-                Attend(tile, t, run, key, Math.Min(keyStep, Heads.KeyValue - key), query, Math.Min(queryStep, Group - query));
+                Attend(tile, chunk, t, run, key, Math.Min(keyStep, Heads.KeyValue - key), query, Math.Min(queryStep, Group - query));
             }
         }
     }
 
-    private readonly void Attend(in AttentionTile tile, int token, int count, int firstKey, int keyHeads, int firstQuery, int queries)
+    private readonly void Attend(in AttentionTile tile, int chunk, int token, int count, int firstKey, int keyHeads, int firstQuery, int queries)
     {
         const string Op = nameof(Device.AttendPaged);
         var sequence = Contract.Index(Op, "sequence", Sequence[token], Sequences);
         var position = Contract.Index(Op, "position", Position[token], int.MaxValue - count);
-        // Rows of the tile: by key head, then token, then query head.
-        int dimension = Heads.Dimension, rows = count * queries;
-        for (var r = 0; r < rows * keyHeads; r++)
+        int from = Low(position), end = position + count;
+        if (Chunks > 1)
         {
-            var i = r % rows / queries;
-            var low = Window > 0 ? Math.Max(0, position + i + 1 - Window) : 0;
-            tile.Begin(r, Qkv + (long)(token + i) * Heads.Columns + QueryColumn(r, rows, firstKey, firstQuery, queries), Heads.Scale, low, position + i + 1);
+            from = Math.Max(from, chunk * AttentionTile.Chunk);
+            if (chunk + 1 < Chunks)
+                end = Math.Min(end, (chunk + 1) * AttentionTile.Chunk);
+            if (from >= end)
+                return;
+        }
+        // Rows of the tile: by key head (rounded up), then token, then query head.
+        int dimension = Heads.Dimension, rows = count * queries, stride = AttentionTile.RoundUp(rows);
+        for (var k = 0; k < keyHeads; k++)
+        {
+            for (var r = 0; r < rows; r++)
+            {
+                var t = r / queries;
+                tile.Begin(k * stride + r, Qkv + (long)(token + t) * Heads.Columns + (long)Query(firstKey + k, firstQuery, r % queries) * dimension,
+                    Heads.Scale, Low(position + t), position + t + 1);
+            }
+            tile.Fill(k * stride + rows, (k + 1) * stride);
         }
         var pages = new ReadOnlySpan<int>(Pages + (long)sequence * PageColumns, PageColumns);
-        int end = position + count, width = Heads.KeyValue * dimension;
-        for (var from = tile.Low[0]; from < end;)
+        int width = Heads.KeyValue * dimension, size = Cache.Keys.Type.BlockBytes();
+        while (from < end)
         {
             int block = from - from % AttentionTile.Block, to = (int)Math.Min(block + (long)AttentionTile.Block, end);
             for (var p = from; p < to;)
             {
                 var row = (long)Contract.CacheRow(Cache, pages, sequence, p);
-                for (var stop = (int)Math.Min(to, p + (long)(Cache.PageSize - p % Cache.PageSize)); p < stop; p++)
-                    tile.Place[p - block] = row++ * width;
+                for (var stop = (int)Math.Min(to, p + (long)(Cache.PageSize - p % Cache.PageSize)); p < stop; p++, row++)
+                {
+                    tile.Place[p - block] = row * width;
+                    tile.ScalePlace[p - block] = row * 2 * Heads.KeyValue;
+                }
             }
             for (var k = 0; k < keyHeads; k++)
             {
-                var column = (firstKey + k) * dimension;
-                tile.Add(Keys + column, Values + column, block, from, to, k * rows, (k + 1) * rows);
+                var column = (long)(firstKey + k) * dimension * size;
+                var source = new TileSource(Cache.Keys.Type, (nint)(Keys + column), (nint)(Values + column),
+                    (nint)(Scales + firstKey + k), (nint)(Scales + Heads.KeyValue + firstKey + k));
+                tile.Add(source, block, from, to, k * stride, k * stride + rows);
             }
             from = to;
+            if (Chunks == 1 && (from == end || from % AttentionTile.Chunk == 0))
+                for (var k = 0; k < keyHeads; k++)
+                    for (var r = 0; r < rows; r++)
+                        tile.Close(k * stride + r);
         }
-        for (var r = 0; r < rows * keyHeads; r++)
-            tile.End(r, Output + (long)(token + r % rows / queries) * Heads.Query * dimension + QueryColumn(r, rows, firstKey, firstQuery, queries));
+        for (var k = 0; k < keyHeads; k++)
+        {
+            for (var r = 0; r < rows; r++)
+            {
+                int t = token + r / queries, query = Query(firstKey + k, firstQuery, r % queries);
+                if (Chunks == 1)
+                    tile.End(k * stride + r, Output + ((long)t * Heads.Query + query) * dimension);
+                else
+                    tile.Export(k * stride + r, Export(t, query, chunk));
+            }
+        }
     }
 
-    /// <summary>Where a row of a tile has its query head among the step's columns.</summary>
-    private readonly int QueryColumn(int row, int rowsPerKey, int firstKey, int firstQuery, int queries) =>
-        ((firstKey + row / rowsPerKey) * Group + firstQuery + row % queries) * Heads.Dimension;
+    private readonly int Query(int key, int first, int i) => key * Group + first + i;
+}
+
+/// <summary>Folds the chunks of <see cref="PagedAttentionWork"/>. An item is a query head of a token.</summary>
+internal unsafe struct MergeAttentionWork : IWork
+{
+    public PagedAttentionWork Attention;
+
+    public readonly void Run(int first, int end, int worker)
+    {
+        int heads = Attention.Heads.Query, dimension = Attention.Heads.Dimension;
+        for (var item = first; item < end; item++)
+        {
+            var position = Attention.Position[item / heads];
+            int low = Attention.Low(position) / AttentionTile.Chunk, high = Math.Min(position / AttentionTile.Chunk, Attention.Chunks - 1);
+            AttentionTile.Merge(Attention.Export(item / heads, item % heads, low), high - low + 1, dimension, Attention.Output + (long)item * dimension);
+        }
+    }
 }
 
 /// <summary>Attention of every row to every row of its run. An item is a few rows of a run, for one key head's query heads.</summary>
@@ -128,20 +208,25 @@ internal unsafe struct FullAttentionWork : IWork
         var tile = new AttentionTile(Pool, worker, Step * Group, Heads.Dimension);
         for (var item = first; item < end; item++)
         {
-            int head = item / Steps % Heads.KeyValue, token = item % Steps * Step, count = Math.Min(Step, Length - token);
+            int head = item / Steps % Heads.KeyValue, token = item % Steps * Step, rows = Math.Min(Step, Length - token) * Group;
             var start = (long)(item / Steps / Heads.KeyValue) * Length;
-            for (var r = 0; r < count * Group; r++)
+            for (var r = 0; r < rows; r++)
                 tile.Begin(r, Qkv + (start + token + r / Group) * columns + (long)(head * Group + r % Group) * Heads.Dimension, Heads.Scale, 0, Length);
+            tile.Fill(rows, AttentionTile.RoundUp(rows));
             var keys = Qkv + start * columns + (long)(Heads.Query + head) * Heads.Dimension;
+            var source = new TileSource(DType.F32, (nint)keys, (nint)(keys + (long)Heads.KeyValue * Heads.Dimension));
             for (var block = 0; block < Length; block += AttentionTile.Block)
             {
                 var to = Math.Min(block + AttentionTile.Block, Length);
                 for (var p = block; p < to; p++)
                     tile.Place[p - block] = (long)p * columns;
-                tile.Add(keys, keys + (long)Heads.KeyValue * Heads.Dimension, block, block, to, 0, count * Group);
+                tile.Add(source, block, block, to, 0, rows);
             }
-            for (var r = 0; r < count * Group; r++)
+            for (var r = 0; r < rows; r++)
+            {
+                tile.Close(r);
                 tile.End(r, Output + (start + token + r / Group) * outputs + (long)(head * Group + r % Group) * Heads.Dimension);
+            }
         }
     }
 }

@@ -59,13 +59,15 @@ public sealed unsafe partial class CpuDevice
             Rotated = rotary.Columns,
             Qkv = qkv.F32(),
             Rotary = rotary.F32(),
-            Keys = cache.Keys.F32(),
-            Values = cache.Values.F32(),
+            Type = cache.Keys.Type,
+            Keys = cache.Keys.At(),
+            Values = cache.Values.At(),
+            Scales = cache.Scales.IsNone ? null : cache.Scales.F32(),
             StoreRow = tokens.StoreRow.I32(),
             CacheRows = cache.Keys.Rows,
         };
         Pool.Run(qkv.Rows, work, Grain / Math.Max(1, qkv.Columns));
-        Hold(qkv, rotary, cache.Keys, cache.Values, tokens.StoreRow);
+        Hold(qkv, rotary, cache.Keys, cache.Values, tokens.StoreRow, cache.Scales);
     }
 
     /// <inheritdoc/>
@@ -84,20 +86,28 @@ public sealed unsafe partial class CpuDevice
             PageColumns = tokens.Pages.Columns,
             Output = output.F32(),
             Qkv = qkv.F32(),
-            Keys = cache.Keys.F32(),
-            Values = cache.Values.F32(),
+            Keys = cache.Keys.At(),
+            Values = cache.Values.At(),
+            Scales = cache.Scales.IsNone ? null : cache.Scales.F32(),
             Sequence = tokens.Sequence.I32(),
             Position = tokens.Position.I32(),
             Pages = tokens.Pages.I32(),
         };
-        work.Divide();
         // Positions are what the cost depends on; reading them is nothing beside it.
-        var keys = 0L;
+        long keys = 0, longest = 0;
         for (var t = 0; t < qkv.Rows; t++)
+        {
             keys += Math.Min(work.Position[t], window > 0 ? window : int.MaxValue);
+            longest = Math.Max(longest, work.Position[t] + 1L);
+        }
+        work.Divide(longest);
+        if (work.ExportFloats > 0)
+            work.Exports = (float*)AtLeast(ref _exports, work.ExportFloats * sizeof(float));
         Pool.Share(work.Items, work, keys * heads.Query * heads.Dimension < Grain ? work.Items : 1);
+        if (work.Chunks > 1)
+            Pool.Run(qkv.Rows * heads.Query, new MergeAttentionWork { Attention = work });
         Hold(output, qkv, cache.Keys, cache.Values, tokens.Sequence, tokens.Position);
-        Hold(tokens.Pages);
+        Hold(tokens.Pages, cache.Scales);
     }
 
     /// <inheritdoc/>

@@ -9,7 +9,7 @@ public sealed unsafe partial class CpuDevice : Device
     private readonly LinearKernels _linear;
     private readonly CpuStorage _scratch;
     private readonly Activations _activations;
-    private CpuStorage? _temporary, _rows;
+    private CpuStorage? _temporary, _rows, _exports;
 
     /// <summary>Starts the device.</summary>
     /// <param name="threads">Threads that work, the caller's included; 0 for one a processor.</param>
@@ -33,6 +33,9 @@ public sealed unsafe partial class CpuDevice : Device
     /// <inheritdoc/>
     public override DType ActivationType => DType.F32;
 
+    /// <inheritdoc/>
+    public override bool Caches(DType type) => type is DType.F32 or DType.BF16 or DType.U8;
+
     /// <summary>The threads.</summary>
     internal WorkerPool Pool { get; }
 
@@ -52,6 +55,9 @@ public sealed unsafe partial class CpuDevice : Device
         CheckCount(nameof(Upload), source.Length, target);
         if (target.Type == DType.F32)
             source.CopyTo(new Span<float>(target.At(), source.Length));
+        else if (target.Type == DType.U8)
+            for (var i = 0; i < source.Length; i++)
+                target.At()[i] = (byte)source[i];
         else
             Blocks.Quantize(target.Type, source, Bytes(target));
     }
@@ -72,6 +78,9 @@ public sealed unsafe partial class CpuDevice : Device
         else if (source.Type == DType.I32)
             for (var i = 0; i < target.Length; i++)
                 target[i] = source.I32()[i];
+        else if (source.Type == DType.U8)
+            for (var i = 0; i < target.Length; i++)
+                target[i] = source.At()[i];
         else
             Blocks.Dequantize(source.Type, Bytes(source), target);
     }
@@ -85,6 +94,7 @@ public sealed unsafe partial class CpuDevice : Device
         _scratch.Dispose();
         _temporary?.Dispose();
         _rows?.Dispose();
+        _exports?.Dispose();
     }
 
     /// <summary>Memory for the duration of one operation; what was in it is lost.</summary>

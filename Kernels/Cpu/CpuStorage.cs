@@ -4,34 +4,50 @@ namespace Trimtab.Kernels.Cpu;
 
 /// <summary>
 /// Zeroed native memory on a 64-byte boundary: one cache line, one AVX-512 register. Large sizes come from the system untouched, so
-/// zeroing them costs nothing, and ask for pages of 2 MB: a stream of weights then stumbles over fewer page borders.
+/// zeroing them costs nothing, and ask for pages of 2 MB: a stream of weights then stumbles over fewer page borders. Middling sizes,
+/// a small model's matrices, lie beside each other in such pages (<see cref="CpuArena"/>).
 /// </summary>
 internal sealed unsafe partial class CpuStorage : Storage
 {
     private const int Line = 64, HugePage = 2 << 20;
 
     private void* _allocation;
+    private CpuArena? _arena;
 
     /// <exception cref="OutOfMemoryException">There is no room; the message names the size.</exception>
     public CpuStorage(long bytes)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(bytes);
         Bytes = bytes;
-        var alignment = bytes >= 2 * HugePage ? HugePage : Line;
+        if (bytes is >= CpuArena.Least and < 2 * HugePage)
+        {
+            Pointer = CpuArena.Take(bytes, out _arena);
+            return;
+        }
+        _allocation = Allocate(bytes, bytes >= 2 * HugePage ? HugePage : Line, out var pointer);
+        Pointer = pointer;
+    }
+
+    ~CpuStorage() => Dispose(false);
+
+    /// <summary>Zeroed memory on a boundary; from 2 MB on in pages of that size where they are to be had.</summary>
+    /// <returns>What is to be freed.</returns>
+    public static void* Allocate(long bytes, int alignment, out byte* pointer)
+    {
+        void* allocation;
         try
         {
-            _allocation = NativeMemory.AllocZeroed(checked((nuint)bytes + (nuint)alignment));
+            allocation = NativeMemory.AllocZeroed(checked((nuint)bytes + (nuint)alignment));
         }
         catch (Exception e) when (e is OutOfMemoryException or OverflowException)
         {
             throw new OutOfMemoryException($"there is no room for {bytes} bytes", e);
         }
-        Pointer = (byte*)((nuint)_allocation + (nuint)alignment - 1 & ~((nuint)alignment - 1));
+        pointer = (byte*)((nuint)allocation + (nuint)alignment - 1 & ~((nuint)alignment - 1));
         if (alignment == HugePage && OperatingSystem.IsLinux())
-            Advise(Pointer, (nuint)bytes & ~(nuint)(HugePage - 1), 14); // MADV_HUGEPAGE; pages stay small where it is refused
+            Advise(pointer, (nuint)bytes & ~(nuint)(HugePage - 1), 14); // MADV_HUGEPAGE; pages stay small where it is refused
+        return allocation;
     }
-
-    ~CpuStorage() => Dispose(false);
 
     public override long Bytes { get; }
 
@@ -45,6 +61,64 @@ internal sealed unsafe partial class CpuStorage : Storage
     {
         NativeMemory.Free(_allocation);
         _allocation = Pointer = null;
+        _arena?.Give();
+        _arena = null;
+    }
+}
+
+/// <summary>
+/// Memory in pages of 2 MB that storages take pieces of, one after another; it goes back when it is full and its last piece has
+/// been given back. Nothing is taken twice, so all of it is zero.
+/// </summary>
+internal sealed unsafe class CpuArena
+{
+    /// <summary>Bytes from which on a storage takes a piece.</summary>
+    public const int Least = 64 << 10;
+
+    private const int Size = 32 << 20, Line = 64, HugePage = 2 << 20;
+
+    private static readonly Lock Gate = new();
+    private static CpuArena? current;
+
+    private readonly void* _allocation;
+    private readonly byte* _begin;
+    private long _taken;
+    private int _pieces;
+
+    private CpuArena() => _allocation = CpuStorage.Allocate(Size, HugePage, out _begin);
+
+    /// <summary>A piece, and the arena that it is to be given back to.</summary>
+    public static byte* Take(long bytes, out CpuArena arena)
+    {
+        lock (Gate)
+        {
+            var size = (bytes + Line - 1) / Line * Line;
+            if (current is null || current._taken + size > Size)
+            {
+                var full = current;
+                current = new();
+                current._pieces++; // its own, while others may be taken
+                full?.Drop();
+            }
+            arena = current;
+            var piece = arena._begin + arena._taken;
+            arena._taken += size;
+            arena._pieces++;
+            return piece;
+        }
+    }
+
+    /// <summary>Gives a piece back.</summary>
+    public void Give()
+    {
+        lock (Gate)
+            Drop();
+    }
+
+    private void Drop()
+    {
+        if (--_pieces == 0)
+            NativeMemory.Free(_allocation);
     }
 }
 

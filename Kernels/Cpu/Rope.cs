@@ -12,14 +12,25 @@ internal unsafe struct RopeWork : IWork
     public int Rotated;
     public float* Qkv;
     public float* Rotary;
-    public float* Keys;
-    public float* Values;
+
+    /// <summary>Of keys and values.</summary>
+    public DType Type;
+    public byte* Keys;
+    public byte* Values;
+
+    /// <summary>Of U8 keys and values: [CacheRows, 2 · key heads].</summary>
+    public float* Scales;
     public int* StoreRow;
     public int CacheRows;
+
+    /// <summary>Columns of a head that a rounded cache takes: what lies on a stack meanwhile.</summary>
+    public const int MostDimension = 1024;
 
     public readonly void Run(int first, int end, int worker)
     {
         int dimension = Heads.Dimension, width = Heads.KeyValue * dimension;
+        if (Type != DType.F32 && dimension > MostDimension)
+            throw new NotSupportedException($"{nameof(Device.RopeStore)}: heads of {dimension} in a {Type} cache; at most {MostDimension}");
         for (var t = first; t < end; t++)
         {
             var row = Contract.Index(nameof(Device.RopeStore), "store row", StoreRow[t], CacheRows);
@@ -28,14 +39,55 @@ internal unsafe struct RopeWork : IWork
             for (var h = 0; h < Heads.Query; h++)
                 Rotate(query + (long)h * dimension, query + (long)h * dimension, angles, Rotated / 2);
             var source = query + (long)Heads.Query * dimension;
-            var target = Keys + (long)row * width;
-            for (var h = 0; h < Heads.KeyValue; h++)
-            {
-                Rotate(target + h * dimension, source + h * dimension, angles, Rotated / 2);
-                new ReadOnlySpan<float>(source + h * dimension + Rotated, dimension - Rotated)
-                    .CopyTo(new Span<float>(target + h * dimension + Rotated, dimension - Rotated));
-            }
-            new ReadOnlySpan<float>(source + width, width).CopyTo(new Span<float>(Values + (long)row * width, width));
+            if (Type == DType.F32)
+                Store(source, (float*)Keys + (long)row * width, (float*)Values + (long)row * width, angles);
+            else
+                StoreSmall(source, (long)row, angles);
+        }
+    }
+
+    private readonly void Store(float* source, float* keys, float* values, float* angles)
+    {
+        int dimension = Heads.Dimension, width = Heads.KeyValue * dimension;
+        for (var h = 0; h < Heads.KeyValue; h++)
+        {
+            Rotate(keys + h * dimension, source + h * dimension, angles, Rotated / 2);
+            new ReadOnlySpan<float>(source + h * dimension + Rotated, dimension - Rotated)
+                .CopyTo(new Span<float>(keys + h * dimension + Rotated, dimension - Rotated));
+        }
+        new ReadOnlySpan<float>(source + width, width).CopyTo(new Span<float>(values, width));
+    }
+
+    private readonly void StoreSmall(float* source, long row, float* angles)
+    {
+        int dimension = Heads.Dimension, width = Heads.KeyValue * dimension, size = Type.BlockBytes();
+        var key = stackalloc float[MostDimension];
+        for (var h = 0; h < Heads.KeyValue; h++)
+        {
+            Rotate(key, source + h * dimension, angles, Rotated / 2);
+            new ReadOnlySpan<float>(source + h * dimension + Rotated, dimension - Rotated).CopyTo(new Span<float>(key + Rotated, dimension - Rotated));
+            var at = (row * width + h * dimension) * size;
+            float* value = source + width + h * dimension, scale = Scales + row * 2 * Heads.KeyValue + h;
+            if (Lanes512.IsSupported)
+                Round<Lanes512>(key, value, at, scale);
+            else if (Lanes256.IsSupported)
+                Round<Lanes256>(key, value, at, scale);
+            else
+                Round<Lanes128>(key, value, at, scale);
+        }
+    }
+
+    private readonly void Round<T>(float* key, float* value, long at, float* scale) where T : struct, ILanes<T>
+    {
+        if (Type == DType.BF16)
+        {
+            KvRounding.ToBFloat16(key, (ushort*)(Keys + at), Heads.Dimension);
+            KvRounding.ToBFloat16(value, (ushort*)(Values + at), Heads.Dimension);
+        }
+        else
+        {
+            *scale = KvRounding.ToBytes<T>(key, Keys + at, Heads.Dimension);
+            scale[Heads.KeyValue] = KvRounding.ToBytes<T>(value, Values + at, Heads.Dimension);
         }
     }
 

@@ -75,12 +75,44 @@ public sealed partial class ReferenceDevice
             var angles = rotary.Row(t);
             for (var h = 0; h < heads.Query; h++)
                 Rotate(all.Slice(h * dimension, dimension), angles);
-            var keys = cache.Keys.Row(row);
-            all.Slice(heads.Query * dimension, keys.Length).CopyTo(keys);
             for (var h = 0; h < heads.KeyValue; h++)
-                Rotate(keys.Slice(h * dimension, dimension), angles);
-            all[(heads.Query * dimension + keys.Length)..].CopyTo(cache.Values.Row(row));
+            {
+                var key = all.Slice((heads.Query + h) * dimension, dimension).ToArray();
+                Rotate(key, angles);
+                Keep(cache, cache.Keys, row, h, h, key);
+                Keep(cache, cache.Values, row, h, heads.KeyValue + h, all.Slice((heads.Query + heads.KeyValue + h) * dimension, dimension));
+            }
         }
+    }
+
+    /// <summary>Writes a head's key or value to the cache in the cache's type.</summary>
+    private static void Keep(in KvLayer cache, Tensor target, int row, int head, int scaleColumn, ReadOnlySpan<double> source)
+    {
+        var place = target.Row(row).Slice(head * source.Length, source.Length);
+        if (target.Type == DType.U8)
+        {
+            var largest = 0.0;
+            foreach (var v in source)
+                largest = Math.Max(largest, Math.Abs(v));
+            var scale = (double)(float)(largest / 127);
+            cache.Scales.Row(row)[scaleColumn] = scale;
+            for (var i = 0; i < source.Length; i++)
+                place[i] = 128 + (scale == 0 ? 0 : Math.Round(source[i] / scale));
+        }
+        else if (target.Type == DType.BF16)
+        {
+            for (var i = 0; i < source.Length; i++)
+                place[i] = Rounded(source[i]);
+        }
+        else
+            source.CopyTo(place);
+    }
+
+    /// <summary>To the nearest bfloat16, of two equally near ones to the even one.</summary>
+    private static double Rounded(double value)
+    {
+        var bits = BitConverter.SingleToUInt32Bits((float)value);
+        return BitConverter.UInt32BitsToSingle(bits + 0x7FFF + (bits >> 16 & 1) & 0xFFFF0000);
     }
 
     private static void Rotate(Span<double> head, ReadOnlySpan<double> angles)
@@ -108,7 +140,7 @@ public sealed partial class ReferenceDevice
             for (var p = window > 0 ? Math.Max(0, position - window + 1) : 0; p <= position; p++)
                 rows.Add(Contract.CacheRow(cache, pages, sequence, p));
             for (var h = 0; h < heads.Query; h++)
-                Attend(output.Row(t), qkv.Row(t), h, heads, cache.Keys, cache.Values, rows, 0, 0);
+                Attend(output.Row(t), qkv.Row(t), h, heads, cache.Keys, cache.Values, rows, 0, 0, cache.Scales);
         }
     }
 
@@ -124,17 +156,21 @@ public sealed partial class ReferenceDevice
 
     /// <summary>softmax(scale · q · K) · V of one query head, keys and values in the given rows from the given columns on.</summary>
     private static void Attend(Span<double> output, ReadOnlySpan<double> qkv, int head, in Heads heads,
-        Tensor keys, Tensor values, List<int> rows, int keyColumn, int valueColumn)
+        Tensor keys, Tensor values, List<int> rows, int keyColumn, int valueColumn, Tensor scales = default)
     {
+        var group = head / (heads.Query / heads.KeyValue);
+        double Stored(double element, int row, int scaleColumn) =>
+            keys.Type == DType.U8 ? (element - 128) * scales.Row(row)[scaleColumn] : element;
+        var keyHeads = heads.KeyValue;
         var dimension = heads.Dimension;
-        var first = head / (heads.Query / heads.KeyValue) * dimension;
+        var first = group * dimension;
         var query = qkv.Slice(head * dimension, dimension);
         var weight = new double[rows.Count];
         for (var j = 0; j < weight.Length; j++)
         {
             var key = keys.Row(rows[j])[(keyColumn + first)..];
             for (var i = 0; i < dimension; i++)
-                weight[j] += query[i] * key[i];
+                weight[j] += query[i] * Stored(key[i], rows[j], group);
             weight[j] *= heads.Scale;
         }
         double highest = weight.Max(), total = 0;
@@ -146,7 +182,7 @@ public sealed partial class ReferenceDevice
         {
             var value = values.Row(rows[j])[(valueColumn + first)..];
             for (var i = 0; i < dimension; i++)
-                result[i] += weight[j] / total * value[i];
+                result[i] += weight[j] / total * Stored(value[i], rows[j], keyHeads + group);
         }
     }
 

@@ -16,7 +16,7 @@ internal sealed class ReferenceStorage : Storage
 
     public override long Bytes { get; }
 
-    /// <summary>Elements of F64 and F32 tensors, the latter rounded to float.</summary>
+    /// <summary>Elements of tensors of numbers, rounded to what their type holds.</summary>
     public double[] Values { get; private set; } = [];
 
     public int[] Integers { get; private set; } = [];
@@ -48,8 +48,8 @@ internal static class ReferenceTensors
     /// <summary>All elements of a tensor of numbers.</summary>
     public static Span<double> Values(this Tensor t)
     {
-        if (t.Storage is not ReferenceStorage storage || t.Type is not (DType.F64 or DType.F32))
-            throw new ArgumentException($"expected an F64 or F32 tensor of the reference device, got {t.Type} [{t.Rows}, {t.Columns}]");
+        if (t.Storage is not ReferenceStorage storage || t.Type is not (DType.F64 or DType.F32 or DType.BF16 or DType.U8))
+            throw new ArgumentException($"expected a tensor of numbers of the reference device, got {t.Type} [{t.Rows}, {t.Columns}]");
         return storage.Values.AsSpan(checked((int)t.Offset), checked((int)t.Count));
     }
 

@@ -36,7 +36,7 @@ internal sealed record BenchReport(
             ("roofline", $"read {Number(Roofline.ReadBytesPerSecond / 1e9)} GB/s, {Roofline.FloatInstruction} {Number(Roofline.FloatOpsPerSecond / 1e9)} GFLOP/s, "
                 + $"{Roofline.Int8Instruction} {Number(Roofline.Int8OpsPerSecond / 1e9)} GOP/s"),
             ("software", $"trimtab {Machine.Version}, {Machine.DotNet}, {Machine.System}"),
-            ("model", $"{Model.Name}: {Model.Form}, {Number(Model.Parameters / 1e6)} M parameters, {Number(Model.WeightBytes / 1e6)} MB read a token"),
+            ("model", $"{Model.Name}: {Model.Form}, {Number(Model.Parameters / 1e6)} M parameters, {Number(Model.WeightBytes / 1e6)} MB read a token; keys and values {Plan.Kv}"),
             ("repetitions", $"{Plan.Repetitions}, in turn; medians (least – most); peak memory {Number(PeakMemory / 1e6)} MB"),
         };
         foreach (var (name, text) in lines)
@@ -45,8 +45,23 @@ internal sealed record BenchReport(
         List<string[]> rows = [["test", "tokens/s", "ms", "weights GB/s", "GFLOP/s", "of roofline", "steering tax", "logits hash"]];
         rows.AddRange(Measurements.Select(Row));
         Table(output, rows);
+        foreach (var measurement in Measurements.Where(m => m.Profile.Count > 0))
+            PrintProfile(output, measurement);
         foreach (var peer in Peers)
             PrintPeer(output, peer, markdown);
+    }
+
+    /// <summary>A table of the ops, longest first; the last row is what no op took: sampling, texts, filling batches.</summary>
+    private static void PrintProfile(TextWriter output, Measurement measurement)
+    {
+        output.WriteLine();
+        var (total, runs) = (measurement.Seconds.Sum(), measurement.Seconds.Count);
+        List<string[]> rows = [[measurement.Name, "share", "ms", "calls", "µs a call"]];
+        foreach (var (name, calls, seconds) in measurement.Profile.OrderByDescending(stage => stage.Seconds))
+            rows.Add([name, Percent(seconds / total), Number(seconds / runs * 1e3), $"{calls / runs}", Number(seconds / calls * 1e6)]);
+        var rest = Math.Max(0, total - measurement.Profile.Sum(stage => stage.Seconds));
+        rows.Add(["outside the device", Percent(rest / total), Number(rest / runs * 1e3), "", ""]);
+        Table(output, rows);
     }
 
     private string[] Row(Measurement measurement)
@@ -108,6 +123,7 @@ internal sealed record BenchReport(
         writer.WriteEndObject();
         writer.WriteNumber("repetitions", Plan.Repetitions);
         writer.WriteNumber("alpha", Plan.Alpha);
+        writer.WriteString("kv", Plan.Kv.ToString());
         writer.WriteNumber("peak_memory_bytes", PeakMemory);
         writer.WriteStartArray("results");
         foreach (var measurement in Measurements)
@@ -140,6 +156,19 @@ internal sealed record BenchReport(
             Numbers(writer, "steering_taxes", tax);
         }
         writer.WriteString("logits_hash", measurement.Hash);
+        if (measurement.Profile.Count > 0)
+        {
+            writer.WriteStartArray("profile");
+            foreach (var stage in measurement.Profile)
+            {
+                writer.WriteStartObject();
+                writer.WriteString("op", stage.Name);
+                writer.WriteNumber("calls", stage.Calls / measurement.Seconds.Count);
+                writer.WriteNumber("seconds", Rounded(stage.Seconds / measurement.Seconds.Count));
+                writer.WriteEndObject();
+            }
+            writer.WriteEndArray();
+        }
         writer.WriteEndObject();
     }
 

@@ -21,13 +21,17 @@ internal sealed class BenchSession : IDisposable
     private readonly ShiftVectors[] _vectors;
     private readonly float[] _pixels = [];
     private readonly Tensor _features;
+    private readonly ProfilingDevice? _profile;
+    private IReadOnlyList<ProfileStage> _stages = [];
 
     /// <param name="network">The model; the caller keeps it.</param>
     /// <param name="tokenizer">Its tokenizer.</param>
     /// <param name="plan">What is measured.</param>
     /// <param name="int8">Whether its matrices are quantised.</param>
-    public BenchSession(Network network, Tokenizer tokenizer, BenchPlan plan, bool int8)
+    /// <param name="profile">The network's device where its ops are profiled, or null.</param>
+    public BenchSession(Network network, Tokenizer tokenizer, BenchPlan plan, bool int8, ProfilingDevice? profile = null)
     {
+        _profile = profile;
         (_network, _tokenizer, _plan) = (network, tokenizer, plan);
         var (text, most) = (network.Spec.Text, plan.Batches.Max());
         var context = 1 + Math.Max(plan.Prompt, plan.Generate == 0 ? 0 : plan.Depth + 1 + Limit(most));
@@ -36,6 +40,7 @@ internal sealed class BenchSession : IDisposable
             ContextLength = context,
             CachePositions = (plan.Generate == 0 ? 1 : most) * KvCache.PagesFor(context) * KvCache.PageSize,
             MaxSequences = most,
+            KvType = plan.Kv,
             MaxBatchTokens = Math.Max(StepTokens, 2 * most),
         });
         var random = new Random(1);
@@ -48,7 +53,7 @@ internal sealed class BenchSession : IDisposable
                 Add(new("prefill", plan.Prompt, 1, 0, Math.Min(steered, 1), Cost.Prefill(network, plan.Prompt, StepTokens, int8)));
             if (plan.Generate > 0)
                 foreach (var batch in plan.Batches)
-                    Add(new("decode", plan.Generate, batch, plan.Depth, Math.Min(steered, batch), Cost.Decode(network, plan.Depth + 1, plan.Generate, batch, int8)));
+                    Add(new("decode", plan.Generate, batch, plan.Depth, Math.Min(steered, batch), Cost.Decode(network, plan.Depth + 1, plan.Generate, batch, int8, plan.Kv)));
         }
         if (!plan.Image || network.Vision is not { } vision)
             return;
@@ -85,21 +90,39 @@ internal sealed class BenchSession : IDisposable
     }
 
     /// <summary>Runs a measurement once and notes its time.</summary>
-    public void Run(Measurement measurement) => measurement.Seconds.Add(measurement.Test switch
+    public void Run(Measurement measurement)
     {
-        "prefill" => Prefill(measurement),
-        "decode" => Decode(measurement),
-        _ => Encode(),
-    });
+        measurement.Seconds.Add(measurement.Test switch
+        {
+            "prefill" => Prefill(measurement),
+            "decode" => Decode(measurement),
+            _ => Encode(),
+        });
+        if (_profile is not null)
+            measurement.Add(_stages);
+    }
+
+    private long Begin()
+    {
+        _profile?.Reset();
+        return Stopwatch.GetTimestamp();
+    }
+
+    private double End(long start)
+    {
+        var seconds = Stopwatch.GetElapsedTime(start).TotalSeconds;
+        _stages = _profile?.Stages ?? [];
+        return seconds;
+    }
 
     private double Prefill(Measurement measurement)
     {
         var sequences = Sequences(measurement, 0);
-        var start = Stopwatch.GetTimestamp();
+        var start = Begin();
         sequences.ForEach(_engine.Add);
         while (_engine.Busy)
             Step(sequences);
-        return Stopwatch.GetElapsedTime(start).TotalSeconds;
+        return End(start);
     }
 
     /// <summary>Times as many steps as tokens are asked for, each with one token of every sequence, after the prompts are done.</summary>
@@ -109,10 +132,10 @@ internal sealed class BenchSession : IDisposable
         sequences.ForEach(_engine.Add);
         while (sequences.Any(sequence => sequence.Generated.Count == 0))
             Step(sequences);
-        var start = Stopwatch.GetTimestamp();
+        var start = Begin();
         for (var i = 0; i < measurement.Tokens; i++)
             _engine.Step();
-        var seconds = Stopwatch.GetElapsedTime(start).TotalSeconds;
+        var seconds = End(start);
         sequences.ForEach(sequence => sequence.Cancel());
         Step(sequences);
         return seconds;
@@ -120,9 +143,9 @@ internal sealed class BenchSession : IDisposable
 
     private double Encode()
     {
-        var start = Stopwatch.GetTimestamp();
+        var start = Begin();
         _network.Vision!.Forward(_pixels, _features);
-        return Stopwatch.GetElapsedTime(start).TotalSeconds;
+        return End(start);
     }
 
     private void Step(List<Sequence> sequences)

@@ -12,7 +12,9 @@ namespace Trimtab.Server.Benchmarks;
 /// <param name="Steered">Distinct shift vectors; 0: steering is not measured.</param>
 /// <param name="Alpha">Their strength.</param>
 /// <param name="Repetitions">How often each is measured, in turn.</param>
-internal sealed record BenchPlan(int Prompt, int Generate, IReadOnlyList<int> Batches, int Depth, bool Image, int Steered, float Alpha, int Repetitions);
+/// <param name="Kv">Form of keys and values.</param>
+internal sealed record BenchPlan(
+    int Prompt, int Generate, IReadOnlyList<int> Batches, int Depth, bool Image, int Steered, float Alpha, int Repetitions, KvType Kv = KvType.F32);
 
 /// <summary>One thing that is measured, and how long it took each time.</summary>
 /// <param name="Test">prefill, decode or image.</param>
@@ -28,6 +30,22 @@ internal sealed record Measurement(string Test, int Tokens, int Batch, int Depth
 
     /// <summary>Tokens a second of each repetition.</summary>
     public IEnumerable<double> Rates => Seconds.Select(seconds => Tokens * Batch / seconds);
+
+    /// <summary>What ops took in all repetitions together, where they are profiled.</summary>
+    public List<ProfileStage> Profile { get; } = [];
+
+    /// <summary>Adds a repetition's stages.</summary>
+    public void Add(IReadOnlyList<ProfileStage> stages)
+    {
+        foreach (var stage in stages)
+        {
+            var i = Profile.FindIndex(known => known.Name == stage.Name);
+            if (i < 0)
+                Profile.Add(stage);
+            else
+                Profile[i] = new(stage.Name, Profile[i].Calls + stage.Calls, Profile[i].Seconds + stage.Seconds);
+        }
+    }
 
     /// <summary>SHA-256 of the logits that were drawn from, in hexadecimal; of several sequences, of their hashes.</summary>
     public string Hash { get; set; } = "";
@@ -57,13 +75,13 @@ internal sealed record Cost(double WeightBytes, double Bytes, double Operations,
     }
 
     /// <summary><paramref name="steps"/> tokens of each of several sequences that hold <paramref name="depth"/> positions.</summary>
-    public static Cost Decode(Network network, int depth, int steps, int batch, bool int8)
+    public static Cost Decode(Network network, int depth, int steps, int batch, bool int8, KvType kv = KvType.F32)
     {
         var text = network.Spec.Text;
         var attention = Attention(text, depth, steps);
         var weights = (double)network.Decoder.WeightBytes * steps;
-        // A query head's 4 · d operations a position read 2 · d elements, which a group of query heads shares.
-        var cache = attention / 2 * text.KeyValueHeads / text.Heads * network.Device.ActivationType.BlockBytes();
+        // All query heads' 4 · d operations a position and layer read that position's keys and values once.
+        var cache = attention / (4.0 * text.Heads * text.HeadDimension) * KvCache.PositionBytes(network.Device, text, kv);
         return new(weights, weights + batch * cache, batch * (steps * (Linear(text) + Head(text)) + attention), int8);
     }
 

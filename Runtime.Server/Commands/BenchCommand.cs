@@ -19,6 +19,7 @@ internal static class BenchCommand
     private static readonly Option<string?> Save = new("--write") { Description = "Save the synthetic model (1.1b-q8_0 if none is named) as a GGUF file, for other programs to run.", HelpName = "FILE" };
     private static readonly Option<string> Dtype = ModelArguments.Dtype();
     private static readonly Option<string> ActivationsOption = ModelArguments.ActivationsOption();
+    private static readonly Option<string> Kv = ModelArguments.KvOption();
     private static readonly Option<int> Threads = new("--threads", "-t") { Description = "CPU threads; 0 for one per core.", HelpName = "N" };
     private static readonly Option<int> Prompt = new("--prompt", "-p") { Description = "Tokens of the prompt that is prefilled; 0 for none.", HelpName = "N", DefaultValueFactory = _ => 512 };
     private static readonly Option<int> Generate = new("--generate", "-n") { Description = "Tokens that are decoded; 0 for none.", HelpName = "N", DefaultValueFactory = _ => 64 };
@@ -27,6 +28,7 @@ internal static class BenchCommand
     private static readonly Option<int> Steered = new("--steered") { Description = "Measure steered too, over all layers, with this many distinct vectors in a batch.", HelpName = "K" };
     private static readonly Option<float> Alpha = new("--alpha") { Description = "Strength of that steering.", HelpName = "A", DefaultValueFactory = _ => 1 };
     private static readonly Option<bool> Image = new("--image") { Description = "Measure the vision tower on one image." };
+    private static readonly Option<bool> Profile = new("--profile") { Description = "Print how the time divides among the ops." };
     private static readonly Option<int> Repetitions = new("--repetitions", "-r") { Description = "How often each is measured, in turn; 0 with --write only writes.", HelpName = "R", DefaultValueFactory = _ => 5 };
     private static readonly Option<string[]> Peers = new("--peer")
     {
@@ -43,7 +45,7 @@ internal static class BenchCommand
     {
         var command = new Command("bench", "Measures a model: prefill, decoding in batches, steering, images; repetitions in turn, beside the machine's measured limits and other programs.");
         foreach (var option in (ReadOnlySpan<Option>)[
-            Model, Mmproj, Synthetic, Seed, Save, Dtype, ActivationsOption, Threads, Prompt, Generate, Batches, Depth, Steered, Alpha, Image, Repetitions, Peers, JsonFile, Markdown])
+            Model, Mmproj, Synthetic, Seed, Save, Dtype, ActivationsOption, Kv, Threads, Prompt, Generate, Batches, Depth, Steered, Alpha, Image, Profile, Repetitions, Peers, JsonFile, Markdown])
             command.Options.Add(option);
         command.Subcommands.Add(BenchServeCommand.Create(terminal));
         command.SetAction(async (parse, cancel) =>
@@ -80,14 +82,15 @@ internal static class BenchCommand
         var roofline = Rooflines.GetOrAdd(parse.GetValue(Threads), threads => Roofline.Measure(threads));
         var name = synthetic is not null ? $"synthetic {synthetic.Name}" : Path.GetFileName(Path.TrimEndingDirectorySeparator(parse.GetValue(Model)!));
         var asked = ModelArguments.Read(parse, Dtype);
-        using var network = terminal.WithProgress($"Loading {name}", progress => Network.Load(source, device, asked, progress, cancel));
+        using var profile = parse.GetValue(Profile) ? new ProfilingDevice(device) : null;
+        using var network = terminal.WithProgress($"Loading {name}", progress => Network.Load(source, profile ?? (Device)device, asked, progress, cancel));
         foreach (var note in network.Notes)
             terminal.Note(note);
 
         var matrices = source.Files[0].Tensors.Values.Where(tensor => tensor.Shape.Count == 2);
         var form = asked ?? matrices.GroupBy(tensor => tensor.Type).MaxBy(group => group.Sum(tensor => tensor.Bytes))!.Key;
         var parameters = source.Files.SelectMany(file => file.Tensors.Values).Sum(tensor => tensor.Elements);
-        using var session = new BenchSession(network, tokenizer, plan, form.IsQuantized());
+        using var session = new BenchSession(network, tokenizer, plan, form.IsQuantized(), profile);
         var peers = (parse.GetValue(Peers) ?? []).Select(command => new Peer(command)).ToList();
         foreach (var measurement in session.Measurements)
             session.Warm(measurement);
@@ -143,7 +146,7 @@ internal static class BenchCommand
         var plan = new BenchPlan(
             ModelArguments.Range(parse, Prompt, 1 << 20), ModelArguments.Range(parse, Generate, 1 << 20), Numbers("--batch", parse.GetValue(Batches)!),
             ModelArguments.Range(parse, Depth, 1 << 20), parse.GetValue(Image), ModelArguments.Range(parse, Steered, 1024), parse.GetValue(Alpha),
-            ModelArguments.Range(parse, Repetitions, 1000));
+            ModelArguments.Range(parse, Repetitions, 1000), ModelArguments.ReadKv(parse, Kv));
         if (plan is { Prompt: 0, Generate: 0, Image: false })
             throw new UsageException("-p 0 and -n 0 without --image measure nothing");
         if (!float.IsFinite(plan.Alpha))

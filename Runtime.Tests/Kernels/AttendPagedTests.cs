@@ -10,7 +10,8 @@ public class AttendPagedTests
     {
         private readonly Heads heads;
         private readonly int pageSize, window, pageColumns;
-        private readonly float[] keys, values, qkv;
+        private readonly float[] keys, values, scales, qkv;
+        private readonly DType? type;
         private readonly int[] pages, sequence, position;
 
         /// <param name="heads">Head layout.</param>
@@ -19,7 +20,14 @@ public class AttendPagedTests
         /// <param name="unused">What unused rows hold.</param>
         /// <param name="sequences">Of each sequence the positions before the step and the tokens in it.</param>
         public Step(Heads heads, int pageSize, int window, float unused, params (int Before, int New)[] sequences)
+            : this(null, heads, pageSize, window, unused, sequences)
         {
+        }
+
+        /// <param name="type">Type of keys and values, or null for the activations'.</param>
+        public Step(DType? type, Heads heads, int pageSize, int window, float unused, params (int Before, int New)[] sequences)
+        {
+            this.type = type;
             (this.heads, this.pageSize, this.window) = (heads, pageSize, window);
             int width = heads.KeyValue * heads.Dimension, seed = 0;
             pageColumns = sequences.Max(s => (s.Before + s.New + pageSize - 1) / pageSize) + 1;
@@ -29,8 +37,10 @@ public class AttendPagedTests
             var rows = free.Count * pageSize;
             keys = new float[rows * width];
             values = new float[rows * width];
-            Array.Fill(keys, unused);
-            Array.Fill(values, unused);
+            scales = new float[rows * 2 * heads.KeyValue];
+            Array.Fill(keys, type == DType.U8 ? 255 : unused);
+            Array.Fill(values, type == DType.U8 ? 255 : unused);
+            Array.Fill(scales, unused);
             pages = new int[sequences.Length * pageColumns];
             Array.Fill(pages, -7);
             List<int> sequence = [], position = [];
@@ -48,8 +58,10 @@ public class AttendPagedTests
                     else
                     {
                         var row = (page * pageSize + p % pageSize) * width;
-                        Noise(width, ++seed, 2).CopyTo(keys, row);
-                        Noise(width, ++seed, 2).CopyTo(values, row);
+                        Stored(Noise(width, ++seed, 2)).CopyTo(keys, row);
+                        Stored(Noise(width, ++seed, 2)).CopyTo(values, row);
+                        for (var i = 0; i < 2 * heads.KeyValue; i++)
+                            scales[row / width * 2 * heads.KeyValue + i] = 0.02f + 0.001f * ((seed + i) % 9);
                     }
                     if (p < before)
                         continue;
@@ -62,6 +74,13 @@ public class AttendPagedTests
             qkv = Noise(Tokens * heads.Columns, 77, 2);
         }
 
+        private float[] Stored(float[] noise) => type switch
+        {
+            DType.BF16 => Array.ConvertAll(noise, v => BitConverter.UInt32BitsToSingle(BitConverter.SingleToUInt32Bits(v) & 0xFFFF0000)),
+            DType.U8 => Array.ConvertAll(noise, v => Math.Clamp(MathF.Round(128 + 50 * v), 1, 255)),
+            _ => noise,
+        };
+
         public int Tokens => sequence.Length;
 
         public int Width => heads.Query * heads.Dimension;
@@ -72,7 +91,9 @@ public class AttendPagedTests
             if (tokens.Length == 0)
                 tokens = [.. Enumerable.Range(0, Tokens)];
             var width = heads.KeyValue * heads.Dimension;
-            var cache = new KvLayer(device.Activations(keys, width), device.Activations(values, width), pageSize);
+            var stored = type ?? device.ActivationType;
+            var cache = new KvLayer(device.Of(stored, keys, width), device.Of(stored, values, width), pageSize,
+                type == DType.U8 ? device.Floats(scales, 2 * heads.KeyValue) : default);
             var map = new TokenMap(device.Integers([.. tokens.Select(t => sequence[t])]), device.Integers([.. tokens.Select(t => position[t])]),
                 default, device.Table(pages, pageColumns));
             var output = device.Activations(new float[tokens.Length * Width], Width);
@@ -151,6 +172,30 @@ public class AttendPagedTests
     [Test]
     public void Long_contexts_hold_their_digits() =>
         new Step(new Heads(2, 1, 64, 0.125f), 16, 0, float.NaN, (3000, 2)).Check("long");
+
+    [Test]
+    public void Rounded_caches_are_the_oracles([Values(DType.BF16, DType.U8)] DType type, [Values(1, 20, 33, 64, 72, 128)] int dimension, [Values(0, 24)] int window)
+    {
+        for (var form = 0; form < 3; form++)
+            foreach (var unused in (float[])[float.NaN, 1e30f])
+                new Step(type, Form(form, dimension), 16, window, unused, (0, 7), (31, 1), (13, 5), (64, 3), (300, 17), (0, 1), (255, 2))
+                    .Check($"{type}, {Form(form, dimension)}");
+    }
+
+    [Test]
+    public void Chunks_of_positions_change_no_bit(
+        [Values(null, DType.BF16, DType.U8)] DType? type, [Values(0, 1, 2)] int form, [Values(0, 24, 300)] int window, [Values(20, 64)] int dimension)
+    {
+        const int chunk = Trimtab.Kernels.Cpu.AttentionTile.Chunk;
+        // One token of each, on three threads: positions are divided. Forty together, on one: they are not.
+        var step = new Step(type, Form(form, dimension), 16, window, float.NaN,
+            (chunk - 2, 1), (chunk - 1, 1), (chunk, 1), (2 * chunk + 30, 1), (3 * chunk - 20, 40), (5, 1));
+        step.Check("all");
+        var together = step.Run(Devices[1]);
+        foreach (var device in Devices[1..])
+            for (var t = 0; t < step.Tokens; t++)
+                Same(step.Run(device, t), Rows(together, step.Width, t), $"token {t} alone");
+    }
 
     [Test]
     public void A_call_allocates_nothing()

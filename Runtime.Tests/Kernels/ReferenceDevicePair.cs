@@ -27,6 +27,9 @@ internal static class ReferenceDevicePair
 
     public static Tensor Floats(this Device device, float[] values, int columns) => Put(device, DType.F32, values, columns);
 
+    /// <summary>A tensor of any type that the device has; the values are of that type already.</summary>
+    public static Tensor Of(this Device device, DType type, float[] values, int columns) => Put(device, type, values, columns);
+
     public static Tensor Integers(this Device device, params int[] values) => device.Table(values, values.Length);
 
     public static Tensor Table(this Device device, int[] values, int columns)

@@ -41,6 +41,37 @@ public class RopeStoreTests
         }
     }
 
+    /// <summary>Stored numbers as the definition rounds them; a rotated one that lies between two may come out as either.</summary>
+    [Test]
+    public void Rounded_caches_are_the_oracles([Values(1, 5)] int tokens, [Values(1, 20, 33, 64, 128)] int dimension, [Values(DType.BF16, DType.U8)] DType type)
+    {
+        var heads = new Heads(4, 2, dimension, 1);
+        int width = 2 * dimension, rotated = dimension / 4 * 2;
+        var qkv = Noise(tokens * heads.Columns, 1);
+        qkv.AsSpan(4 * dimension, dimension).Clear(); // a key of zeros has the scale 0
+        int[] rows = [.. Enumerable.Range(0, tokens).Select(t => (t * 7 + 3) % 24)];
+        (float[] Keys, float[] Values, float[] Scales) Run(Device device)
+        {
+            var fill = Enumerable.Repeat(77f, 24 * width).ToArray();
+            var cache = new KvLayer(device.Of(type, fill, width), device.Of(type, fill, width), 4, device.Floats(new float[24 * 4], 4));
+            var angles = rotated == 0 ? device.Allocate(DType.F32, tokens, 0) : device.Floats(Noise(tokens * rotated, 2), rotated);
+            device.RopeStore(device.Activations(qkv, heads.Columns), angles, cache, new TokenMap(default, default, device.Integers(rows), default), heads);
+            return (device.Get(cache.Keys), device.Get(cache.Values), device.Get(cache.Scales));
+        }
+        var expected = Run(Oracle);
+        var step = type == DType.U8 ? 1 : 1 / 128f;
+        foreach (var device in Devices[1..])
+        {
+            var actual = Run(device);
+            Close(actual.Scales, expected.Scales, 1e-6, "scales");
+            for (var i = 0; i < actual.Keys.Length; i++)
+                Assert.That(Math.Abs(actual.Keys[i] - expected.Keys[i]), Is.LessThanOrEqualTo(step * (type == DType.U8 ? 1 : Math.Max(1, Math.Abs(expected.Keys[i])))), $"key {i}");
+            for (var i = 0; i < actual.Values.Length; i++)
+                Assert.That(Math.Abs(actual.Values[i] - expected.Values[i]), Is.LessThanOrEqualTo(type == DType.U8 ? 1 : 0), $"value {i}");
+            Assert.That(actual.Keys.Zip(expected.Keys, (a, e) => a == e ? 0 : 1).Sum(), Is.LessThanOrEqualTo(actual.Keys.Length / 50), "keys that differ");
+        }
+    }
+
     [Test]
     public void Bad_rows_and_angles_are_refused()
     {

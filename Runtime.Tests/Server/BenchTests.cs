@@ -44,6 +44,17 @@ public class BenchTests
     }
 
     [Test]
+    public void A_profile_divides_the_time_among_the_ops()
+    {
+        string[] args = ["--synthetic", "tiny-q4_0", "-p", "24", "-n", "3", "-r", "2", "-t", "2", "--kv", "int8", "--profile"];
+        var decode = Results(Report(args))[1];
+        var stages = decode.GetProperty("profile").EnumerateArray().ToList();
+        Assert.That(stages.Select(s => s.GetProperty("op").GetString()), Is.SupersetOf(new[] { "Embed", "AttendPaged", "RopeStore", "ResidualNorm, junction", "Download" }));
+        Assert.That(stages.Sum(s => s.GetProperty("seconds").GetDouble()), Is.LessThanOrEqualTo(decode.GetProperty("seconds").EnumerateArray().Average(s => s.GetDouble()) * 1.001));
+        Assert.That(Run(args).Output, Does.Contain("| AttendPaged").And.Contain("| outside the device"));
+    }
+
+    [Test]
     public void A_report_has_speeds_limits_and_hashes()
     {
         string[] args = ["--synthetic", "llava-tiny-q4_0", "-p", "24", "-n", "3", "-b", "1,3", "--steered", "2", "-d", "5", "-r", "2", "--image"];

@@ -18,6 +18,9 @@ public sealed record EngineOptions
 
     /// <summary>Tokens in one step: decode tokens first, prefill chunks fill the rest.</summary>
     public int MaxBatchTokens { get; init; } = 512;
+
+    /// <summary>In what form keys and values are kept.</summary>
+    public KvType KvType { get; init; }
 }
 
 /// <summary>
@@ -59,7 +62,7 @@ public sealed class Engine : IDisposable
         _budget = options.MaxBatchTokens;
         var samples = options.MaxSequences + 64;
         _batch = new(Math.Max(_budget, options.MaxSequences), options.MaxSequences, KvCache.PagesFor(ContextLength), samples);
-        _cache = new(network.Device, text, positions);
+        _cache = new(network.Device, text, positions, options.KvType);
         _step = new(network.Device, text, network.Decoder.Rope, _batch, maxCaptures: options.MaxSequences); // a prompt has one last token
         _bank = new(network.Device, text.Layers, text.HiddenSize);
         _features = new(network.Device, ContextLength, text.HiddenSize);
@@ -150,12 +153,13 @@ public sealed class Engine : IDisposable
     /// <summary>Removes what has ended or was cancelled.</summary>
     private void Retire()
     {
-        _kept.RemoveAll(kept =>
+        for (var i = _kept.Count - 1; i >= 0; i--)
         {
-            if (kept.Cancelled)
-                Free(kept);
-            return kept.Cancelled;
-        });
+            if (!_kept[i].Cancelled)
+                continue;
+            Free(_kept[i]);
+            _kept.RemoveAt(i);
+        }
         for (var i = _running.Count - 1; i >= 0; i--)
         {
             var sequence = _running[i];
@@ -215,6 +219,10 @@ public sealed class Engine : IDisposable
                 return;
             _waiting.Dequeue();
             sequence.After = null; // else every pass would hold on to all before it
+            // A step allocates nothing.
+            var most = Math.Min(sequence.Limit, ContextLength);
+            sequence.Tokens.EnsureCapacity(most - sequence.Prompt.Tokens.Length);
+            _network.Decoder.Rope.Reserve(most);
             if (sequence.Options.Steering is { } steering)
                 sequence.SteerSlot = _bank.Acquire(steering);
             _running.Add(sequence);
@@ -308,8 +316,9 @@ public sealed class Engine : IDisposable
         if (position >= prompt.Tokens.Length)
             return sequence.Tokens[position - prompt.Tokens.Length];
         var row = sequence.FeatureRow;
-        foreach (var image in prompt.Images)
+        for (var i = 0; i < prompt.Images.Count; i++)
         {
+            var image = prompt.Images[i];
             if (position >= image.Start && position < image.Start + image.Rows)
                 return -1 - (row + position - image.Start);
             row += image.Rows;

@@ -109,6 +109,9 @@ public sealed class Sequence
     internal int Limit => Prompt.Tokens.Length + Options.MaxTokens;
     internal bool InPrefill => Computed < Prompt.Tokens.Length;
 
+    /// <summary>Whether anything depends on the text: a listener or a stop text.</summary>
+    private bool IsHeard => OnToken is not null || OnFinish is not null || Options.Stop.Count > 0;
+
     /// <summary>Asks the engine to end it before its next step.</summary>
     public void Cancel() => _cancelled = true;
 
@@ -128,8 +131,12 @@ public sealed class Sequence
             End(FinishReason.Stop);
             return;
         }
-        var text = _stops.Append(_text.Append(sampled.Token), out var stopped);
-        OnToken?.Invoke(sampled, text);
+        var stopped = false;
+        if (IsHeard)
+        {
+            var text = _stops.Append(_text.Append(sampled.Token), out stopped);
+            OnToken?.Invoke(sampled, text);
+        }
         if (stopped)
             End(FinishReason.Stop, flush: false);
         else if (Length >= Limit)

@@ -10,12 +10,23 @@ namespace Trimtab.Engine;
 internal sealed class SteeringBank(Device device, int layers, int width) : IDisposable
 {
     private readonly List<Slot> _slots = [];
+    private readonly Dictionary<Key, int> _byKey = [];
+    private readonly Queue<int> _unused = new(); // longest first; one that came into use again is passed over
+    private readonly float[] _rows = new float[layers * width];
 
-    private sealed class Slot(ShiftVectors vectors, LayerSet? layers)
+    /// <summary>Vectors by identity, layers by value.</summary>
+    private readonly record struct Key(ShiftVectors Vectors, LayerSet? Layers)
     {
-        public ShiftVectors Vectors { get; set; } = vectors;
-        public LayerSet? Layers { get; set; } = layers;
+        public bool Equals(Key other) => ReferenceEquals(Vectors, other.Vectors) && Equals(Layers, other.Layers);
+
+        public override int GetHashCode() => HashCode.Combine(System.Runtime.CompilerServices.RuntimeHelpers.GetHashCode(Vectors), Layers);
+    }
+
+    private sealed class Slot(Key key)
+    {
+        public Key Key { get; set; } = key;
         public int Users { get; set; }
+        public bool Queued { get; set; }
     }
 
     /// <summary>F32 [capacity · L, D], or none before the first use.</summary>
@@ -24,20 +35,22 @@ internal sealed class SteeringBank(Device device, int layers, int width) : IDisp
     /// <summary>The slot of these vectors and layers; uploads them where no slot has them yet.</summary>
     public int Acquire(SteeringOptions steering)
     {
-        var index = _slots.FindIndex(s => ReferenceEquals(s.Vectors, steering.Vectors) && Equals(s.Layers, steering.Layers));
-        if (index < 0)
+        var key = new Key(steering.Vectors, steering.Layers);
+        if (!_byKey.TryGetValue(key, out var index))
         {
-            index = _slots.FindIndex(s => s.Users == 0);
+            index = Unused();
             if (index >= 0)
             {
-                (_slots[index].Vectors, _slots[index].Layers) = (steering.Vectors, steering.Layers);
+                _byKey.Remove(_slots[index].Key);
+                _slots[index].Key = key;
             }
             else
             {
                 index = _slots.Count;
-                _slots.Add(new(steering.Vectors, steering.Layers));
+                _slots.Add(new(key));
                 Reserve();
             }
+            _byKey.Add(key, index);
             Upload(index);
         }
         _slots[index].Users++;
@@ -45,7 +58,24 @@ internal sealed class SteeringBank(Device device, int layers, int width) : IDisp
     }
 
     /// <summary>Ends one use of a slot; its vectors stay until another needs the place.</summary>
-    public void Release(int slot) => _slots[slot].Users--;
+    public void Release(int slot)
+    {
+        if (--_slots[slot].Users > 0 || _slots[slot].Queued)
+            return;
+        _slots[slot].Queued = true;
+        _unused.Enqueue(slot);
+    }
+
+    private int Unused()
+    {
+        while (_unused.TryDequeue(out var slot))
+        {
+            _slots[slot].Queued = false;
+            if (_slots[slot].Users == 0)
+                return slot;
+        }
+        return -1;
+    }
 
     private void Reserve()
     {
@@ -60,13 +90,15 @@ internal sealed class SteeringBank(Device device, int layers, int width) : IDisp
 
     private void Upload(int slot)
     {
-        var rows = new float[layers * width];
+        var (vectors, set) = (_slots[slot].Key.Vectors, _slots[slot].Key.Layers);
         for (var layer = 1; layer <= layers; layer++)
         {
-            if (_slots[slot].Layers?.Contains(layer) ?? true)
-                _slots[slot].Vectors[layer].CopyTo(rows.AsSpan((layer - 1) * width, width));
+            var row = _rows.AsSpan((layer - 1) * width, width);
+            row.Clear();
+            if (set?.Contains(layer) ?? true)
+                vectors[layer].CopyTo(row); // none where the vectors have none
         }
-        device.Upload(rows, Vectors.Slice(slot * layers, layers));
+        device.Upload(_rows, Vectors.Slice(slot * layers, layers));
     }
 
     public void Dispose() => Vectors.Storage?.Dispose();

@@ -2,6 +2,17 @@ using Trimtab.Kernels;
 
 namespace Trimtab.Model;
 
+/// <summary>In what form keys and values are kept.</summary>
+public enum KvType
+{
+    /// <summary>As activations are: exact.</summary>
+    F32,
+    /// <summary>bfloat16: half the memory.</summary>
+    BF16,
+    /// <summary>Eight bits and a scale for each head of a position: a quarter of the memory.</summary>
+    Int8,
+}
+
 /// <summary>
 /// Keys and values of every decoder layer in pages of <see cref="PageSize"/> positions. A sequence owns a list of page
 /// numbers; position p lies in row page[p / PageSize] · PageSize + p % PageSize of each layer.
@@ -18,17 +29,23 @@ public sealed class KvCache : IDisposable
     /// <param name="device">Where the cache lives.</param>
     /// <param name="spec">The decoder.</param>
     /// <param name="positions">Capacity in positions, rounded up to whole pages.</param>
-    public KvCache(Device device, TextSpec spec, int positions)
+    /// <param name="type">Form of keys and values.</param>
+    /// <exception cref="NotSupportedException">The device does not attend to that form.</exception>
+    public KvCache(Device device, TextSpec spec, int positions, KvType type = KvType.F32)
     {
         Pages = (positions + PageSize - 1) / PageSize;
-        var width = spec.KeyValueHeads * spec.HeadDimension;
+        var stored = Stored(device, type);
+        if (!device.Caches(stored))
+            throw new NotSupportedException($"the device ({device.Name}) keeps no {type} keys and values");
+        int width = spec.KeyValueHeads * spec.HeadDimension, rows = Pages * PageSize;
         _layers = new KvLayer[spec.Layers];
         for (var layer = 0; layer < spec.Layers; layer++)
         {
             _layers[layer] = new(
-                device.Allocate(device.ActivationType, Pages * PageSize, width),
-                device.Allocate(device.ActivationType, Pages * PageSize, width),
-                PageSize);
+                device.Allocate(stored, rows, width),
+                device.Allocate(stored, rows, width),
+                PageSize,
+                type == KvType.Int8 ? device.Allocate(DType.F32, rows, 2 * spec.KeyValueHeads) : default);
         }
         _free = new(Enumerable.Range(0, Pages).Reverse());
     }
@@ -38,6 +55,17 @@ public sealed class KvCache : IDisposable
 
     /// <summary>Pages that no sequence holds.</summary>
     public int FreePages => _free.Count;
+
+    /// <summary>Bytes that one position of one layer takes.</summary>
+    public static int PositionBytes(Device device, TextSpec spec, KvType type)
+        => 2 * spec.KeyValueHeads * (spec.HeadDimension * Stored(device, type).BlockBytes() + (type == KvType.Int8 ? sizeof(float) : 0));
+
+    private static DType Stored(Device device, KvType type) => type switch
+    {
+        KvType.BF16 => DType.BF16,
+        KvType.Int8 => DType.U8,
+        _ => device.ActivationType,
+    };
 
     /// <summary>The pages that <paramref name="positions"/> positions need.</summary>
     public static int PagesFor(int positions) => (positions + PageSize - 1) / PageSize;
@@ -59,6 +87,7 @@ public sealed class KvCache : IDisposable
         {
             layer.Keys.Storage!.Dispose();
             layer.Values.Storage!.Dispose();
+            layer.Scales.Storage?.Dispose();
         }
     }
 }

@@ -78,6 +78,13 @@ public sealed class Rope
             Block(position / BlockPositions).AsSpan(position % BlockPositions * row.Length, row.Length).CopyTo(row);
     }
 
+    /// <summary>Makes the angles of the first positions, so that no step has to.</summary>
+    public void Reserve(int positions)
+    {
+        for (var block = 0; block * BlockPositions < Math.Min(positions, CachedPositions); block++)
+            Block(block);
+    }
+
     private float[] Block(int index)
     {
         if (Volatile.Read(ref blocks[index]) is { } ready)
