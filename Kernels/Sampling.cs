@@ -89,7 +89,8 @@ public sealed class Sampler
     /// <param name="logits">[V]: the model's, unchanged; −∞ forbids a token.</param>
     /// <param name="logProb">Whether <see cref="Sampled.LogProb"/> is wanted; it is also given with <see cref="SamplingOptions.TopLogProbs"/>.</param>
     /// <exception cref="ArgumentException">A logit is NaN or +∞, there are not V of them, or no token is allowed.</exception>
-    public Sampled Next(ReadOnlySpan<float> logits, bool logProb = false)
+    /// <param name="mask">Forbids tokens; the probabilities that are reported do not know it.</param>
+    public Sampled Next(ReadOnlySpan<float> logits, bool logProb = false, LogitsMask? mask = null)
     {
         var largest = Load(logits);
         var normaliser = 0.0;
@@ -100,6 +101,7 @@ public sealed class Sampler
             if (_options.TopLogProbs > 0)
                 top = Top(logits, normaliser);
         }
+        mask?.Invoke(_scores.AsSpan(0, _vocabulary));
         var best = Adjust();
         var token = _options.Temperature == 0 ? best : Draw(best);
         See(token);

@@ -157,6 +157,9 @@ public sealed partial class VisionLanguageModel : IDisposable
         return last!;
     }
 
+    /// <summary>What the engine has done and holds; may be asked from any thread.</summary>
+    public EngineStatistics Statistics => Loop().Statistics;
+
     private EngineLoop Loop()
     {
         lock (_lock)

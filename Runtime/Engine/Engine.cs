@@ -4,25 +4,6 @@ using Trimtab.Model;
 
 namespace Trimtab.Engine;
 
-/// <summary>Capacities of an engine.</summary>
-public sealed record EngineOptions
-{
-    /// <summary>Positions a sequence may reach, prompt and answer together; 0: the model's own limit, at most 4096.</summary>
-    public int ContextLength { get; init; }
-
-    /// <summary>Positions of all sequences together; 0: four contexts.</summary>
-    public int CachePositions { get; init; }
-
-    /// <summary>Sequences in one step.</summary>
-    public int MaxSequences { get; init; } = 32;
-
-    /// <summary>Tokens in one step: decode tokens first, prefill chunks fill the rest.</summary>
-    public int MaxBatchTokens { get; init; } = 512;
-
-    /// <summary>In what form keys and values are kept.</summary>
-    public KvType KvType { get; init; }
-}
-
 /// <summary>
 /// The one loop: each <see cref="Step"/> admits what fits, mixes one token of every decoding sequence with chunks of
 /// prefilling ones into a batch, runs it, and draws. What is in a batch changes no sequence's result. Not thread-safe:
@@ -72,6 +53,9 @@ public sealed class Engine : IDisposable
 
     /// <summary>Positions a sequence may reach.</summary>
     public int ContextLength { get; }
+
+    /// <summary>What it has done and holds, as of the end of the last step; may be asked from any thread.</summary>
+    public EngineStatistics Statistics { get; }
 
     /// <summary>Pages that ended sequences may keep (<see cref="Sequence.Keep"/>).</summary>
     internal int KeepPages => _cache.Pages - KvCache.PagesFor(ContextLength);

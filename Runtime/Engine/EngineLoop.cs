@@ -23,6 +23,9 @@ public sealed class EngineLoop : IDisposable
     /// <summary>Positions a sequence may reach.</summary>
     public int ContextLength => _engine.ContextLength;
 
+    /// <inheritdoc cref="Engine.Statistics"/>
+    public EngineStatistics Statistics => _engine.Statistics;
+
     /// <inheritdoc cref="Engine.KeepPages"/>
     internal int KeepPages => _engine.KeepPages;
 

@@ -24,6 +24,18 @@ public sealed record GenerationOptions
     /// <summary>The CMRM edit, or null for none.</summary>
     public SteeringOptions? Steering { get; init; }
 
+    /// <summary>
+    /// Keeps where the steered tokens lie along the steering vectors (<see cref="Sequence.Telemetry"/>). With an alpha of 0 the vectors are
+    /// observed and change nothing.
+    /// </summary>
+    public TelemetryDetail Telemetry { get; init; }
+
+    /// <summary>When the answer ends, finished or not, with <see cref="FinishReason.Deadline"/>; null for never.</summary>
+    public DateTimeOffset? Deadline { get; init; }
+
+    /// <summary>Makes the constraint that one sequence's tokens keep to, for each sequence one of its own; null for none.</summary>
+    public Func<TokenConstraint>? Constraint { get; init; }
+
     /// <summary>Keeps the prompt's last-token states and logits (<see cref="Sequence.States"/>, <see cref="Sequence.Logits"/>).</summary>
     public bool Capture { get; init; }
 
@@ -39,12 +51,14 @@ public enum FinishReason
 {
     /// <summary>It has not.</summary>
     None,
-    /// <summary>An end-of-sequence token or a stop text.</summary>
+    /// <summary>An end-of-sequence token, a stop text, or a constraint that is complete.</summary>
     Stop,
     /// <summary>The token limit or the context's end.</summary>
     Length,
     /// <summary>The caller cancelled.</summary>
     Cancelled,
+    /// <summary>The deadline came.</summary>
+    Deadline,
     /// <summary>An error; see <see cref="Sequence.Error"/>.</summary>
     Error,
 }

@@ -18,6 +18,9 @@ public sealed class Sequence
     private readonly StreamDecoder _text;
     private readonly StopStrings _stops;
     private readonly IncrementalHash? _hash;
+    private readonly TokenConstraint? _constraint;
+    private readonly LogitsMask? _mask;
+    private IReadOnlySet<int> _endIds = new HashSet<int>();
     private volatile bool _cancelled;
 
     /// <summary>Makes a sequence that waits to be added to an engine.</summary>
@@ -38,6 +41,8 @@ public sealed class Sequence
         _text = tokenizer.Stream(options.SkipSpecial);
         _stops = new(options.Stop);
         _hash = options.HashLogits ? IncrementalHash.CreateHash(HashAlgorithmName.SHA256) : null;
+        _constraint = options.Constraint?.Invoke();
+        _mask = _constraint is null ? null : Mask;
         if (options.Score)
             Nll = new float[Math.Max(0, prompt.Tokens.Length - 1)];
     }
@@ -68,6 +73,15 @@ public sealed class Sequence
 
     /// <summary>SHA-256 of the logits that tokens were drawn from, hexadecimal; with <see cref="GenerationOptions.HashLogits"/>, once finished.</summary>
     public string? LogitsHash { get; private set; }
+
+    /// <summary>Where its steered tokens lie along the steering vectors; with <see cref="GenerationOptions.Telemetry"/> and steering.</summary>
+    public ShiftTelemetry? Telemetry { get; internal set; }
+
+    /// <summary>Prompt tokens whose keys and values the cache had when it was first admitted.</summary>
+    public int CachedTokens { get; internal set; }
+
+    /// <summary>Time from its submission to its first admission.</summary>
+    public TimeSpan QueueTime { get; internal set; }
 
     /// <summary>Time spent encoding its images.</summary>
     public TimeSpan ImageTime { get; internal set; }
@@ -120,7 +134,8 @@ public sealed class Sequence
     {
         _hash?.AppendData(MemoryMarshal.AsBytes(logits));
         OnLogits?.Invoke(logits);
-        var sampled = Sampler.Next(logits);
+        _endIds = endIds;
+        var sampled = Sampler.Next(logits, mask: _mask);
         Tokens.Add(sampled.Token);
         LastToken = Stopwatch.GetTimestamp();
         if (FirstToken == 0)
@@ -131,6 +146,7 @@ public sealed class Sequence
             End(FinishReason.Stop);
             return;
         }
+        _constraint?.Accept(sampled.Token);
         var stopped = false;
         if (IsHeard)
         {
@@ -139,8 +155,22 @@ public sealed class Sequence
         }
         if (stopped)
             End(FinishReason.Stop, flush: false);
+        else if (_constraint is { Complete: true })
+            End(FinishReason.Stop);
         else if (Length >= Limit)
             End(FinishReason.Length);
+    }
+
+    private void Mask(Span<float> scores)
+    {
+        _constraint!.Mask(scores);
+        if (_constraint.MayEnd)
+            return;
+        foreach (var id in _endIds)
+        {
+            if ((uint)id < (uint)scores.Length)
+                scores[id] = float.NegativeInfinity;
+        }
     }
 
     /// <summary>Ends it.</summary>

@@ -16,6 +16,19 @@ public sealed record OperatingPoint(float Alpha, SteeringScope Scope, LayerSet? 
 /// <param name="Sigma">Population standard deviation.</param>
 public readonly record struct Projection(double Mean, double Sigma);
 
+/// <summary>
+/// How the anchors' own states (not their differences) lie along each layer's vector: h_l · v_l/|v_l| at the prompt's last token with its
+/// image, before the edit, while the layers below are steered by the same setting that a request is compared under.
+/// </summary>
+/// <param name="Values">[L], the first of layer 1.</param>
+/// <param name="Alpha">The setting's alpha; 0 for unsteered states.</param>
+/// <param name="Layers">The setting's layers, or null for all.</param>
+public sealed record StateProjections(IReadOnlyList<Projection> Values, float Alpha, LayerSet? Layers)
+{
+    /// <summary>Whether states steered so can be compared with these.</summary>
+    public bool Fit(float alpha, LayerSet? layers) => alpha == Alpha && (alpha == 0 || Equals(layers, Layers));
+}
+
 public sealed partial class ShiftVectors
 {
     /// <summary>Metadata key: the mean projection of each decoder layer, a JSON array of L numbers.</summary>
@@ -23,6 +36,18 @@ public sealed partial class ShiftVectors
 
     /// <summary>Metadata key: the standard deviation of each decoder layer's projections, a JSON array of L numbers.</summary>
     public const string ProjectionSigmasKey = "stats.projection_sigma";
+
+    /// <summary>Metadata key: the mean projection of the anchors' states on each decoder layer's vector, a JSON array of L numbers.</summary>
+    public const string StateMeansKey = "stats.state_mean";
+
+    /// <summary>Metadata key: the standard deviation of the same.</summary>
+    public const string StateSigmasKey = "stats.state_sigma";
+
+    /// <summary>Metadata key: the alpha that those states were steered by; 0 where it is missing.</summary>
+    public const string StateAlphaKey = "stats.state_alpha";
+
+    /// <summary>Metadata key: the layers that those states were steered in; "all" where it is missing.</summary>
+    public const string StateLayersKey = "stats.state_layers";
 
     /// <summary>Metadata key: alpha of the operating point.</summary>
     public const string AlphaKey = "alpha";
@@ -35,6 +60,9 @@ public sealed partial class ShiftVectors
 
     /// <summary>The anchors' projections on each decoder layer's vector, [<see cref="Layers"/>], the first of layer 1; null where the file has none.</summary>
     public IReadOnlyList<Projection>? Projections { get; }
+
+    /// <summary>How the anchors' states lie along the vectors, which a request's drift is told by; null where the file does not say.</summary>
+    public StateProjections? StateProjections { get; }
 
     /// <summary>The setting that a calibration chose, or null.</summary>
     public OperatingPoint? OperatingPoint { get; }
@@ -109,15 +137,15 @@ public sealed partial class ShiftVectors
         return sum;
     }
 
-    private Projection[]? ReadProjections()
+    private Projection[]? ReadProjections(string meansKey, string sigmasKey)
     {
-        var (means, sigmas) = (ReadNumbers(ProjectionMeansKey), ReadNumbers(ProjectionSigmasKey));
+        var (means, sigmas) = (ReadNumbers(meansKey), ReadNumbers(sigmasKey));
         if (means is null && sigmas is null)
             return null;
         if (means is null || sigmas is null)
-            throw new InvalidCheckpointException($"{_source}: its metadata has one of {ProjectionMeansKey} and {ProjectionSigmasKey}; expected both or neither");
+            throw new InvalidCheckpointException($"{_source}: its metadata has one of {meansKey} and {sigmasKey}; expected both or neither");
         if (sigmas.Any(sigma => sigma < 0))
-            throw new InvalidCheckpointException($"{_source}: metadata {ProjectionSigmasKey} holds a negative number; a standard deviation is 0 or more");
+            throw new InvalidCheckpointException($"{_source}: metadata {sigmasKey} holds a negative number; a standard deviation is 0 or more");
         return [.. means.Zip(sigmas, (mean, sigma) => new Projection(mean, sigma))];
     }
 
@@ -142,12 +170,14 @@ public sealed partial class ShiftVectors
         throw new InvalidCheckpointException($"{_source}: metadata {key} is {Quote(text)}; expected a JSON array of {Layers} finite numbers, one a layer");
     }
 
+    private StateProjections? ReadStateProjections() => ReadProjections(StateMeansKey, StateSigmasKey) is { } values
+        ? new(values, ReadNumber(StateAlphaKey) ?? 0, ReadLayers(StateLayersKey))
+        : null;
+
     private OperatingPoint? ReadOperatingPoint()
     {
-        if (!Metadata.TryGetValue(AlphaKey, out var alpha))
+        if (ReadNumber(AlphaKey) is not { } strength)
             return null;
-        if (!float.TryParse(alpha, NumberStyles.Float, CultureInfo.InvariantCulture, out var strength) || !float.IsFinite(strength))
-            throw new InvalidCheckpointException($"{_source}: metadata {AlphaKey} is {Quote(alpha)}; expected a finite number");
         var scope = Metadata.GetValueOrDefault(ScopeKey, "all") switch
         {
             "all" => SteeringScope.All,
@@ -155,15 +185,29 @@ public sealed partial class ShiftVectors
             "decode" => SteeringScope.Decode,
             var other => throw new InvalidCheckpointException($"{_source}: metadata {ScopeKey} is {Quote(other)}; expected all, prefill or decode"),
         };
-        var layers = Metadata.GetValueOrDefault(PointLayersKey, "all");
+        return new(strength, scope, ReadLayers(PointLayersKey));
+    }
+
+    private float? ReadNumber(string key)
+    {
+        if (!Metadata.TryGetValue(key, out var text))
+            return null;
+        return float.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out var number) && float.IsFinite(number)
+            ? number
+            : throw new InvalidCheckpointException($"{_source}: metadata {key} is {Quote(text)}; expected a finite number");
+    }
+
+    private LayerSet? ReadLayers(string key)
+    {
+        var layers = Metadata.GetValueOrDefault(key, "all");
         try
         {
-            return new(strength, scope, layers == "all" ? null : LayerSet.Parse(layers));
+            return layers == "all" ? null : LayerSet.Parse(layers);
         }
         catch (FormatException)
         {
             throw new InvalidCheckpointException(
-                $"{_source}: metadata {PointLayersKey} is {Quote(layers)}; expected 'all', or numbers and ranges counted from 1, such as 1-4,7");
+                $"{_source}: metadata {key} is {Quote(layers)}; expected 'all', or numbers and ranges counted from 1, such as 1-4,7");
         }
     }
 }

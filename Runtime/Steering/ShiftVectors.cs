@@ -32,7 +32,8 @@ public sealed partial class ShiftVectors
     {
         (_directions, Metadata, _source) = (directions, metadata, source);
         HiddenSize = directions.First(direction => direction is not null)!.Length;
-        Projections = ReadProjections();
+        Projections = ReadProjections(ProjectionMeansKey, ProjectionSigmasKey);
+        StateProjections = ReadStateProjections();
         OperatingPoint = ReadOperatingPoint();
     }
 
