@@ -74,6 +74,34 @@ public class ExtractionTests
     }
 
     [Test]
+    public async Task Anchors_tell_where_steered_states_lie_and_a_stranger_drifts()
+    {
+        var result = await Extraction.RunAsync(_model, Prompts, new() { Images = ExtractionImages.Noise(7) });
+        var (vectors, states) = (result.Vectors, result.Vectors.StateProjections!);
+        Assert.That((states.Alpha, states.Layers), Is.EqualTo((1f, (LayerSet?)null)));
+        async Task<ShiftTelemetry> Seen(Prompt prompt, float alpha = 1, ShiftVectors? by = null) =>
+            (await _model.RunAsync(prompt, new() { MaxTokens = 0, Steering = new(by ?? vectors, alpha, SteeringScope.Prefill), Telemetry = TelemetryDetail.Summary })).Telemetry!;
+        var own = new List<ShiftTelemetry>();
+        for (var i = 0; i < Prompts.Length; i++)
+            own.Add(await Seen(_model.Chat(Prompts[i], [Image.Noise(28, 28, (7UL << 32) + (ulong)i)])));
+        for (var layer = 0; layer < 3; layer++)
+        {
+            double[] values = [.. own.Select(t => (double)t.PromptBefore[layer])];
+            var mean = values.Average();
+            Assert.That(states.Values[layer].Mean, Is.EqualTo(mean).Within(1e-5), $"mean of layer {layer + 1}");
+            Assert.That(states.Values[layer].Sigma, Is.EqualTo(Math.Sqrt(values.Average(v => (v - mean) * (v - mean)))).Within(1e-4), $"sigma of layer {layer + 1}");
+            // The z-scores of the anchors themselves have mean 0 and deviation 1.
+            Assert.That(own.Average(t => t.Drift![layer]), Is.Zero.Within(1e-3));
+            Assert.That(own.Average(t => t.Drift![layer] * t.Drift![layer]), Is.EqualTo(1).Within(1e-2));
+        }
+        Assert.That(own.Select(t => t.Drifted), Is.All.False);
+        // Another alpha moves the states of all layers above the first: nothing to compare with.
+        Assert.That((await Seen(_model.Chat(Prompts[0], [Image.Noise(28, 28, 1)]), 2)).Drift, Is.Null);
+        var narrow = vectors.With(new StateProjections([.. states.Values.Select(s => new Projection(s.Mean - 9 * s.Sigma, s.Sigma))], 1, null));
+        Assert.That((await Seen(_model.Chat(Prompts[0], [Image.Noise(28, 28, 7UL << 32)]), by: narrow)).Drifted, Is.True);
+    }
+
+    [Test]
     public async Task A_raw_anchor_loses_its_placeholder_and_one_line_break()
     {
         var raw = await Extraction.RunAsync(_model, ["A: <image>\n\nthe rain B:"], new() { Raw = true });

@@ -47,8 +47,9 @@ public sealed record ExtractionResult(ShiftVectors Vectors, IReadOnlyList<LayerS
 /// <para><see cref="ShiftMethod.Sequential"/> is ours: d_1 is as above; for l = 2 … L, d_l = h_l(text, image) while the layers 1 … l − 1 are
 /// steered at the last token by the v found for them (alpha 1), less the unsteered h_l(text); v_l = mean d_l. Plain vectors overshoot
 /// where all layers are steered, because the residual stream carries each layer's correction upward; these do not. Since only the last
-/// position is steered, everything before it stays valid: as many anchors as the cache holds keep their keys and values, and compute one
-/// position for each further layer; the others are run again.</para>
+/// position is steered, everything before it stays valid: an anchor that the cache still holds computes one position for each further layer.</para>
+/// <para>Last, every anchor runs once more with its image, steered by the result (alpha 1, all layers): where its states lie along the vectors is kept as
+/// <see cref="ShiftVectors.StateProjections"/>, which a server tells a request's drift by.</para>
 /// Memory: differences go to a file (N · L · D · 4 bytes, twice that for sequential); then a layer at a time, N · D · 12 bytes.
 /// </summary>
 public static class Extraction
@@ -76,6 +77,7 @@ public static class Extraction
         await (options.Method == ShiftMethod.Sequential ? run.SequentialAsync(file, extraction, cancel) : run.PlainAsync(file, cancel)).ConfigureAwait(false);
         var layers = await Task.Run(() => extraction.Measure(options.Method, null, cancel), cancel).ConfigureAwait(false);
         var vectors = ShiftVectors.Create([.. layers.Select(layer => layer.Vector)], Metadata(model, anchors, options, layers));
+        vectors = await run.ObserveAsync(vectors, file.Total, cancel).ConfigureAwait(false);
         return new(vectors, layers, anchors.Count, resumed, file.Discarded);
     }
 
@@ -196,6 +198,25 @@ public static class Extraction
             }
         }
 
+        /// <summary>Where the anchors' states lie along the vectors while these steer: mean and standard deviation of each layer.</summary>
+        public async Task<ShiftVectors> ObserveAsync(ShiftVectors vectors, long before, CancellationToken cancel)
+        {
+            var (n, done) = (anchors.Count, 0);
+            var (sums, squares) = (new double[_layers], new double[_layers]);
+            var generation = new GenerationOptions { MaxTokens = 0, Steering = new(vectors, 1, SteeringScope.Prefill), Telemetry = TelemetryDetail.Summary };
+            await InFlight.RunAsync(0, n, async (i, stop) =>
+                (await Guarded(i, model.RunAsync(Pair(i).WithImages, generation, stop)).ConfigureAwait(false)).Telemetry!.PromptBefore, (_, states) =>
+            {
+                for (var layer = 0; layer < _layers; layer++)
+                {
+                    sums[layer] += states[layer];
+                    squares[layer] += (double)states[layer] * states[layer];
+                }
+                options.Progress?.Report(new(before + ++done, before + n));
+            }, cancel).ConfigureAwait(false);
+            return vectors.With(new StateProjections([.. sums.Zip(squares, (sum, square) => new Projection(sum / n, Math.Sqrt(Math.Max(0, square / n - sum / n * (sum / n)))))], 1, null));
+        }
+
         private Task<(Sequence With, Sequence Alone)> BothAsync(int i, CancellationToken cancel) => Guarded(i, BothAsync(Pair(i), cancel));
 
         private async Task<(Sequence With, Sequence Alone)> BothAsync(PromptPair pair, CancellationToken cancel)
@@ -214,7 +235,7 @@ public static class Extraction
         private void Append(ExtractionFile file, ReadOnlySpan<float> record)
         {
             file.Append(record);
-            options.Progress?.Report(new(file.Done, file.Total));
+            options.Progress?.Report(new(file.Done, file.Total + anchors.Count));
         }
 
         private static float[] Less(ReadOnlySpan<float> left, ReadOnlySpan<float> right)

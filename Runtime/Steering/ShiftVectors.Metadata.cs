@@ -90,6 +90,21 @@ public sealed partial class ShiftVectors
         });
     }
 
+    /// <summary>The same vectors with how the anchors' states lie along them.</summary>
+    public ShiftVectors With(StateProjections states)
+    {
+        ArgumentNullException.ThrowIfNull(states);
+        return With(new Dictionary<string, string>
+        {
+            [StateMeansKey] = Numbers(state => state.Mean),
+            [StateSigmasKey] = Numbers(state => state.Sigma),
+            [StateAlphaKey] = states.Alpha.ToString("R", CultureInfo.InvariantCulture),
+            [StateLayersKey] = states.Layers?.ToString() ?? "all",
+        });
+
+        string Numbers(Func<Projection, double> value) => $"[{string.Join(',', states.Values.Select(value).Select(v => v.ToString("R", CultureInfo.InvariantCulture)))}]";
+    }
+
     /// <summary>
     /// These vectors with each layer's projection on the direction of <paramref name="anchors"/>' vector moved to the nearest value within
     /// mean ± <paramref name="sigmas"/> · σ of the anchors' own projections: a request whose shift is unlike any anchor's is not steered
