@@ -90,6 +90,10 @@ public class AttendPagedBenchmarks : IDisposable, IWorkload
     [Params(512, 2048)]
     public int Context { get; set; }
 
+    /// <summary>Form of keys and values.</summary>
+    [Params(DType.F32, DType.BF16, DType.U8)]
+    public DType Cache { get; set; }
+
     [GlobalSetup]
     public void Setup()
     {
@@ -100,7 +104,7 @@ public class AttendPagedBenchmarks : IDisposable, IWorkload
         var pages = Enumerable.Range(0, sequences * Context / PageSize).ToArray();
         new Random(1).Shuffle(pages);
         int rows = pages.Length * PageSize, width = heads.KeyValue * heads.Dimension;
-        cache = new KvLayer(Noise(rows, width), Noise(rows, width), PageSize);
+        cache = new KvLayer(Noise(rows, width, Cache), Noise(rows, width, Cache), PageSize, Cache == DType.U8 ? Noise(rows, 2 * heads.KeyValue) : default);
         qkv = Noise(count, heads.Columns);
         output = device.Allocate(DType.F32, count, heads.Query * heads.Dimension);
         tokens = new TokenMap(
@@ -127,7 +131,9 @@ public class AttendPagedBenchmarks : IDisposable, IWorkload
         double count = int.Parse(step[1]), context = (int)benchmark.Parameters[nameof(Context)];
         // Positions that the step's tokens see, together; and those that are in the cache.
         var (seen, held) = step[0] == "decode" ? (count * context, count * context) : (count * (context - (count - 1) / 2), context);
-        return new(4 * (2 * held * form[1] * form[2] + 2 * count * form[0] * form[2]), 4 * seen * form[0] * form[2]);
+        var type = (DType)benchmark.Parameters[nameof(Cache)];
+        var position = 2.0 * form[1] * (form[2] * type.BlockBytes() + (type == DType.U8 ? sizeof(float) : 0));
+        return new(held * position + 4 * 2 * count * form[0] * form[2], 4 * seen * form[0] * form[2]);
     }
 
     private Tensor Integers(int rows, int[] values)
@@ -137,11 +143,11 @@ public class AttendPagedBenchmarks : IDisposable, IWorkload
         return tensor;
     }
 
-    private Tensor Noise(int rows, int columns)
+    private Tensor Noise(int rows, int columns, DType type = DType.F32)
     {
         var random = new Random(2);
-        var tensor = device.Allocate(DType.F32, rows, columns);
-        device.Upload(Enumerable.Range(0, rows * columns).Select(_ => random.NextSingle() - 0.5f).ToArray(), tensor);
+        var tensor = device.Allocate(type, rows, columns);
+        device.Upload(Enumerable.Range(0, rows * columns).Select(_ => type == DType.U8 ? random.Next(1, 256) : random.NextSingle() - 0.5f).ToArray(), tensor);
         return tensor;
     }
 }
@@ -182,4 +188,30 @@ public class AttendFullBenchmarks : IDisposable, IWorkload
         double images = (int)benchmark.Parameters[nameof(Images)];
         return new(4 * images * 577 * 4 * 1024, images * 4 * 577 * 577 * 1024);
     }
+}
+
+/// <summary>What it costs to hand an op to the workers: the threads of the machine, no work.</summary>
+public class WorkerPoolBenchmarks : IDisposable
+{
+    private readonly WorkerPool pool = new(0);
+
+    private readonly struct Nothing : IWork
+    {
+        public void Run(int first, int end, int worker)
+        {
+        }
+    }
+
+    [GlobalCleanup]
+    public void Dispose()
+    {
+        pool.Dispose();
+        GC.SuppressFinalize(this);
+    }
+
+    [Benchmark]
+    public void Run() => pool.Run(pool.Threads, new Nothing());
+
+    [Benchmark]
+    public void Share() => pool.Share(2 * pool.Threads, new Nothing());
 }

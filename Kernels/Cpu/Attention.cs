@@ -1,3 +1,5 @@
+using System.Runtime.Intrinsics.X86;
+
 namespace Trimtab.Kernels.Cpu;
 
 /// <summary>
@@ -62,6 +64,9 @@ internal unsafe struct PagedAttentionWork : IWork
         {
             var capacity = ChunksOf((long)PageColumns * Cache.PageSize);
             Chunks = Math.Max(1, Math.Min(ChunksOf(longest), capacity));
+            // Chunks are of equal cost; then an item may have a position's heads together.
+            while (keyStep < Heads.KeyValue && 2 * keyStep * AttentionTile.RoundUp(tokenStep * Group) <= AttentionTile.Rows && (long)TokenSteps * Chunks >= 2 * Pool.Threads)
+                keyStep = Math.Min(2 * keyStep, Heads.KeyValue);
             ExportFloats = (long)Tokens * Heads.Query * capacity * AttentionTile.ExportSize(Heads.Dimension);
         }
         while (queryStep > 1 && Items < Pool.Threads)
@@ -138,6 +143,8 @@ internal unsafe struct PagedAttentionWork : IWork
                     tile.ScalePlace[p - block] = row * 2 * Heads.KeyValue;
                 }
             }
+            if (Sse.IsSupported)
+                Fetch(pages, sequence, to, (int)Math.Min(to + (long)AttentionTile.Block, end), (long)firstKey * dimension * size, keyHeads * dimension * size);
             for (var k = 0; k < keyHeads; k++)
             {
                 var column = (long)(firstKey + k) * dimension * size;
@@ -160,6 +167,24 @@ internal unsafe struct PagedAttentionWork : IWork
                     tile.End(k * stride + r, Output + ((long)t * Heads.Query + query) * dimension);
                 else
                     tile.Export(k * stride + r, Export(t, query, chunk));
+            }
+        }
+    }
+
+    /// <summary>Asks for what the next block reads: rows of a few heads are too short for the processor to see a stream in them.</summary>
+    private readonly void Fetch(ReadOnlySpan<int> pages, int sequence, int from, int to, long column, int bytes)
+    {
+        var width = (long)Heads.KeyValue * Heads.Dimension * Cache.Keys.Type.BlockBytes();
+        for (var p = from; p < to;)
+        {
+            var at = Contract.CacheRow(Cache, pages, sequence, p) * width + column;
+            for (var stop = (int)Math.Min(to, p + (long)(Cache.PageSize - p % Cache.PageSize)); p < stop; p++, at += width)
+            {
+                for (var i = 0; i < bytes; i += 64)
+                {
+                    Sse.Prefetch1(Keys + at + i);
+                    Sse.Prefetch1(Values + at + i);
+                }
             }
         }
     }

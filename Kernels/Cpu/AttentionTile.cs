@@ -26,7 +26,7 @@ internal unsafe struct AttentionTile
     public const int Block = 32;
 
     /// <summary>Query rows that a tile should have: so often are keys used that have once been read and turned.</summary>
-    public const int Rows = 32;
+    public const int Rows = 64;
 
     /// <summary>Positions whose sums are closed together: some microseconds of work, a few per cent of it for closing.</summary>
     public const int Chunk = 256;
@@ -227,7 +227,7 @@ internal unsafe struct AttentionTile
             keyPlace = rowPlace;
         }
         // Rows of values are often a multiple of 4 KiB apart, where they push each other out of the first cache.
-        if (source.Type != DType.F32 || padded != dimension || end - first >= 8)
+        if (source.Type != DType.F32 || padded != dimension || end - first > 8)
         {
             Read<T>(source.Type, (byte*)source.Values, (float*)source.ValueScales, valueRows, low, high);
             values = valueRows;

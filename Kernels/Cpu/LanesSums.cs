@@ -20,21 +20,28 @@ internal static unsafe class LanesSums
         return v.GetElement(0) + v.GetElement(2) + (v.GetElement(1) + v.GetElement(3));
     }
 
-    /// <summary>The first lane.</summary>
-    public static float First<T>(T lanes) where T : struct, ILanes<T>
-    {
-        var p = stackalloc float[Width];
-        T.Store(lanes, p);
-        return p[0];
-    }
-
     /// <summary>The greatest lane.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static float Highest<T>(T lanes) where T : struct, ILanes<T>
     {
-        var p = stackalloc float[Width];
-        T.Store(lanes, p);
-        var v = Vector128.MaxNative(
-            Vector128.MaxNative(Vector128.Load(p), Vector128.Load(p + 8)), Vector128.MaxNative(Vector128.Load(p + 4), Vector128.Load(p + 12)));
+        Vector128<float> v;
+        if (typeof(T) == typeof(Lanes512))
+        {
+            var all = Unsafe.BitCast<T, Vector512<float>>(lanes);
+            var half = Vector256.MaxNative(all.GetLower(), all.GetUpper());
+            v = Vector128.MaxNative(half.GetLower(), half.GetUpper());
+        }
+        else if (typeof(T) == typeof(Lanes256))
+        {
+            var halves = Unsafe.BitCast<T, Halves>(lanes);
+            var half = Vector256.MaxNative(halves.Lower, halves.Upper);
+            v = Vector128.MaxNative(half.GetLower(), half.GetUpper());
+        }
+        else
+        {
+            var quarters = Unsafe.BitCast<T, Quarters>(lanes);
+            v = Vector128.MaxNative(Vector128.MaxNative(quarters.First, quarters.Third), Vector128.MaxNative(quarters.Second, quarters.Fourth));
+        }
         v = Vector128.MaxNative(v, Vector128.Shuffle(v, Vector128.Create(2, 3, 0, 1)));
         return Vector128.MaxNative(v, Vector128.Shuffle(v, Vector128.Create(1, 0, 3, 2))).ToScalar();
     }
