@@ -83,6 +83,26 @@ internal static unsafe class ActivationRows<T> where T : struct, ILanes<T>
         }
     }
 
+    /// <summary>Rounds a row to BF16, ties to even, a zero after an odd end.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    public static void Halve(int columns, float* x, ushort* row)
+    {
+        var k = 0;
+        for (; Vector512.IsHardwareAccelerated && k + 32 <= columns; k += 32)
+            Vector512.Narrow(Rounded(Vector512.Load((uint*)x + k)), Rounded(Vector512.Load((uint*)x + k + 16))).Store(row + k);
+        for (; k < columns; k++)
+        {
+            var bits = ((uint*)x)[k];
+            row[k] = (ushort)((float.IsNaN(x[k]) ? bits | 0x400000 : bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+        }
+        if (columns % 2 != 0)
+            row[columns] = 0;
+
+        static Vector512<uint> Rounded(Vector512<uint> bits) => Vector512.ConditionalSelect(
+            Vector512.GreaterThan(bits & Vector512.Create(0x7FFFFFFFu), Vector512.Create(0x7F800000u)),
+            bits | Vector512.Create(0x400000u), bits + Vector512.Create(0x7FFFu) + ((bits >>> 16) & Vector512<uint>.One)) >>> 16;
+    }
+
     /// <summary>Sum of 16 signed bytes.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static int Sum(byte* q)

@@ -9,7 +9,7 @@ public sealed unsafe partial class CpuDevice : Device
     private readonly LinearKernels _linear;
     private readonly CpuStorage _scratch;
     private readonly Activations _activations;
-    private CpuStorage? _temporary, _rows;
+    private CpuStorage? _temporary, _rows, _pairs;
 
     /// <summary>Starts the device.</summary>
     /// <param name="threads">Threads that work, the caller's included; 0 for one a processor.</param>
@@ -85,6 +85,7 @@ public sealed unsafe partial class CpuDevice : Device
         _scratch.Dispose();
         _temporary?.Dispose();
         _rows?.Dispose();
+        _pairs?.Dispose();
     }
 
     /// <summary>Memory for the duration of one operation; what was in it is lost.</summary>
