@@ -16,6 +16,9 @@ internal sealed unsafe partial class EmittedDot
 
         private readonly bool _hasMinimum = form is DType.Q4_1 or DType.Q4_K;
         private readonly AssemblerRegisterZMM[,] _sum = new AssemblerRegisterZMM[tokens, panels], _total = new AssemblerRegisterZMM[tokens, panels];
+
+        // One or two tokens have few chains of vpdpbusd, each as long as its latency of four cycles makes it: a group's sums are cut into parts.
+        private readonly int _parts = tokens switch { 1 => 4, 2 => 2, _ => 1 };
         private readonly AssemblerRegisterZMM _four = zmm0, _two = zmm1;
         private readonly AssemblerRegisterZMM[] _first = [zmm2, zmm3], _second = [zmm4, zmm5];
         private readonly AssemblerRegisterZMM _product = zmm6, _product2 = zmm7;
@@ -29,7 +32,7 @@ internal sealed unsafe partial class EmittedDot
             for (var t = 0; t < Tokens; t++)
                 for (var p = 0; p < Panels; p++)
                 {
-                    _sum[t, p] = Registers[8 + t * Panels + p];
+                    _sum[t, p] = Part(t, p, 0);
                     _total[t, p] = Registers[20 + t * Panels + p];
                 }
             Broadcast(_four, 0x0F0F0F0F);
@@ -76,6 +79,8 @@ internal sealed unsafe partial class EmittedDot
             Totals(_total, load: false);
         }
 
+        private AssemblerRegisterZMM Part(int t, int p, int part) => Registers[8 + (t * Panels + p) * _parts + part];
+
         private void Broadcast(AssemblerRegisterZMM register, uint bits)
         {
             C.mov(edi, bits);
@@ -98,6 +103,10 @@ internal sealed unsafe partial class EmittedDot
                         C.vpbroadcastd(_sum[t, p], Plain(Blocks, t, center));
                     else
                         C.vmovdqa32(_sum[t, p], _sum[t, 0]);
+            for (var t = 0; t < Tokens; t++)
+                for (var p = 0; p < Panels; p++)
+                    for (var part = 1; part < _parts; part++)
+                        C.vpxord(Part(t, p, part), Part(t, p, part), Part(t, p, part));
             for (var v = 0; v < vectors; v += 2)
             {
                 for (var p = 0; p < Panels; p++)
@@ -107,6 +116,11 @@ internal sealed unsafe partial class EmittedDot
             }
             for (var p = 0; p < Panels; p++)
                 Scale(p, half);
+            for (var apart = _parts / 2; apart > 0; apart /= 2)
+                for (var t = 0; t < Tokens; t++)
+                    for (var p = 0; p < Panels; p++)
+                        for (var part = 0; part < apart; part++)
+                            C.vpaddd(Part(t, p, part), Part(t, p, part), Part(t, p, part + apart));
             for (var t = 0; t < Tokens; t++)
                 for (var p = 0; p < Panels; p++)
                 {
@@ -124,7 +138,7 @@ internal sealed unsafe partial class EmittedDot
             {
                 for (var t = 0; t < Tokens; t++)
                     for (var p = 0; p < Panels; p++)
-                        C.vpdpbusd(_sum[t, p], w[p], At(X, t, 16 * half + 4 * v));
+                        C.vpdpbusd(Part(t, p, v % _parts), w[p], At(X, t, 16 * half + 4 * v));
             }
         }
 
