@@ -39,6 +39,12 @@ internal sealed unsafe partial class EmittedDot
             if (form == DType.Q6_K)
                 Broadcast(_two, 0x30303030);
             Begin(_total);
+            C.mov(Blocks[0], Field(nameof(EmittedJob.Block)));
+            C.add(Blocks[0], X[0]);
+            Thirds(X);
+            Thirds(Blocks);
+            Label chunk = C.CreateLabel(), loop = C.CreateLabel();
+            C.Label(ref chunk);
             for (var p = 0; p < Panels; p++)
             {
                 C.mov(Chunk[p], Panel[p]);
@@ -56,11 +62,6 @@ internal sealed unsafe partial class EmittedDot
                         break;
                 }
             }
-            C.mov(Blocks[0], Field(nameof(EmittedJob.Block)));
-            C.add(Blocks[0], X[0]);
-            Thirds(X);
-            Thirds(Blocks);
-            var loop = C.CreateLabel();
             C.Label(ref loop);
             for (var half = 0; half < (form == DType.Q6_K ? 2 : 1); half++)
                 Group(half);
@@ -76,6 +77,9 @@ internal sealed unsafe partial class EmittedDot
             }
             C.dec(Count);
             C.jne(loop);
+            C.mov(Count, Field(nameof(EmittedJob.Count)));
+            C.dec(Field(nameof(EmittedJob.Chunks)));
+            C.jne(chunk);
             Totals(_total, load: false);
         }
 

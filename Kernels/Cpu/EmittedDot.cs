@@ -16,8 +16,10 @@ internal unsafe struct EmittedJob
     public nint Stride;
     /// <summary>From a token's elements to their block (integers only).</summary>
     public nint Block;
-    /// <summary>Blocks of 32 columns, or pairs of columns.</summary>
+    /// <summary>Blocks of 32 columns in a chunk, or pairs of columns.</summary>
     public nint Count;
+    /// <summary>Chunks, one after another (integers only).</summary>
+    public nint Chunks;
     /// <summary>Sums of each panel, 16 a token.</summary>
     public float* Total, Total2;
     /// <summary>Whether the totals begin with what is in memory.</summary>

@@ -178,7 +178,7 @@ internal sealed unsafe class LinearKernels<T>(EmittedDot? emitted = null) : Line
 
     /// <summary>
     /// Adds the products of a chunk, or of the same chunk of two panels of one form, to the sums of some tokens in eight bits;
-    /// returns the chunk's bytes, or 0 if the form has no integers.
+    /// returns the chunk's bytes, or 0 if the form has no integers. Emitted kernels take several whole chunks, too.
     /// </summary>
     private static int Accumulate(
         DType form, byte* chunk, byte* chunk2, int columns, in ActivationRows layout, byte* x, int tokens, int k, float* sums, float* sums2, byte* scratch,
@@ -197,12 +197,13 @@ internal sealed unsafe class LinearKernels<T>(EmittedDot? emitted = null) : Line
         DType form, byte* chunk, byte* chunk2, int columns, in ActivationRows layout, byte* x, int tokens, int k, float* sums, float* sums2, byte* scratch,
         EmittedDot? emitted) where TForm : struct, IIntegerForm
     {
-        var bytes = Panels.ChunkBytes<TForm>(columns);
+        var chunks = Math.Max(columns / Panels.Chunk, 1);
+        var bytes = columns > Panels.Chunk ? chunks * Panels.ChunkBytes<TForm>(Panels.Chunk) : Panels.ChunkBytes<TForm>(columns);
         if (emitted is not null)
         {
             EmittedJob job = new()
             {
-                Panel = chunk, Panel2 = chunk2, Stride = layout.Stride, Block = layout.Columns, Count = columns / ActivationRows.Block, Continues = k,
+                Panel = chunk, Panel2 = chunk2, Stride = layout.Stride, Block = layout.Columns, Count = Math.Min(columns, Panels.Chunk) / ActivationRows.Block, Continues = k,
             };
             for (x += k; tokens > 0;)
             {
@@ -210,6 +211,7 @@ internal sealed unsafe class LinearKernels<T>(EmittedDot? emitted = null) : Line
                 job.X = x;
                 job.Total = sums;
                 job.Total2 = sums2;
+                job.Chunks = chunks;
                 emitted.Run(form, n, chunk2 is not null, &job);
                 tokens -= n;
                 x += n * layout.Stride;
@@ -330,10 +332,15 @@ internal sealed unsafe class LinearKernels<T>(EmittedDot? emitted = null) : Line
             var next = stackalloc byte*[Together];
             for (var i = 0; i < panels; i++)
                 next[i] = (byte*)Panel(i).Data;
-            for (var k = 0; k < weight.Columns; k += Panels.Chunk)
+            // Emitted kernels take all whole chunks of a panel at once where the tokens' rows are not worth keeping near.
+            var whole = emitted is not null && tokens <= Few && (job.Rows != 0 || job.Pairs != 0) && !weight.Has(DType.F32) && !weight.Has(DType.F16)
+                && (job.Pairs != 0 || !weight.Has(DType.BF16)) ? weight.Columns / Panels.Chunk * Panels.Chunk : Panels.Chunk;
+            for (int k = 0, columns; k < weight.Columns; k += columns)
+            {
+                columns = weight.Columns - k < Panels.Chunk ? weight.Columns - k : whole;
                 for (var i = 0; i < panels; i++)
                 {
-                    var (form, columns) = (Panel(i).Form, Math.Min(Panels.Chunk, weight.Columns - k));
+                    var form = Panel(i).Form;
                     var y = sums + i * Tile * 16;
                     if (job.Pairs != 0 && form == DType.BF16)
                     {
@@ -360,6 +367,7 @@ internal sealed unsafe class LinearKernels<T>(EmittedDot? emitted = null) : Line
                     }
                     next[i] += Accumulate(form, next[i], columns, (float*)job.Input + (long)t * weight.Columns + k, weight.Columns, tokens, y, k == 0, scratch);
                 }
+            }
 
             ref readonly Panel Panel(int i) => ref weight.Panel[i < items ? item + i : item + i - items + weight.Panel.Length / 2];
         }
