@@ -16,7 +16,7 @@ public unsafe class LinearBenchmarks : IDisposable, IWorkload
     [Params(DType.F32, DType.F16, DType.BF16, DType.Q8_0, DType.Q4_0, DType.Q4_1, DType.Q4_K, DType.Q6_K)]
     public DType Form { get; set; }
 
-    [Params(Activations.Int8, Activations.F32)]
+    [Params(Activations.Auto, Activations.F32)]
     public Activations Activations { get; set; }
 
     [Params("576x576", "1536x576", "576x1536", "49152x576", "4096x4096", "11008x4096", "4096x11008")]

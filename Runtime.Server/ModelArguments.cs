@@ -65,10 +65,10 @@ internal sealed class ModelArguments
     {
         var option = new Option<string>("--activations")
         {
-            Description = "Activations that meet quantised matrices: f32 is exact, int8 several times as fast.",
+            Description = "Activations that meet matrices: f32 is exact; int8 rounds them for quantised ones, several times as fast; auto also rounds them to bf16 for bf16 ones, where the processor multiplies that.",
             DefaultValueFactory = _ => "f32",
         };
-        return option.AcceptOnlyFromAmong("f32", "int8");
+        return option.AcceptOnlyFromAmong("f32", "int8", "auto");
     }
 
     /// <summary>--kv.</summary>
@@ -92,7 +92,7 @@ internal sealed class ModelArguments
 
     /// <summary>What --activations asks for.</summary>
     public static Activations ReadActivations(ParseResult parse, Option<string> activations)
-        => parse.GetValue(activations) == "int8" ? Activations.Int8 : Activations.F32;
+        => Enum.Parse<Activations>(parse.GetValue(activations)!, ignoreCase: true);
 
     public void AddTo(Command command)
     {

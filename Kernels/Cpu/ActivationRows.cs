@@ -56,7 +56,7 @@ internal static unsafe class ActivationRows<T> where T : struct, ILanes<T>
         {
             T a = T.Load(x + k), b = T.Load(x + k + 16);
             T sizeA = a & sign, sizeB = b & sign;
-            var m = LanesSums.Highest(T.Max(T.WhereLess(sizeA, infinity, sizeA, infinity), T.WhereLess(sizeB, infinity, sizeB, infinity)));
+            var m = Highest(T.Max(T.WhereLess(sizeA, infinity, sizeA, infinity), T.WhereLess(sizeB, infinity, sizeB, infinity)));
             var finite = m < float.PositiveInfinity;
             var inverse = T.Broadcast(finite && m >= Least ? 127 / m : 0);
             if (!finite) // zero times infinity would be no number, and no number no integer
@@ -81,6 +81,39 @@ internal static unsafe class ActivationRows<T> where T : struct, ILanes<T>
                     (q >> 8).Store((short*)(row + layout.Shorts + 2 * k + 32 + i));
                 }
         }
+    }
+
+    /// <summary>Rounds a row to BF16, ties to even, a zero after an odd end.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    public static void Halve(int columns, float* x, ushort* row)
+    {
+        var k = 0;
+        for (; Vector512.IsHardwareAccelerated && k + 32 <= columns; k += 32)
+            Vector512.Narrow(Rounded(Vector512.Load((uint*)x + k)), Rounded(Vector512.Load((uint*)x + k + 16))).Store(row + k);
+        for (; k < columns; k++)
+        {
+            var bits = ((uint*)x)[k];
+            row[k] = (ushort)((float.IsNaN(x[k]) ? bits | 0x400000 : bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+        }
+        if (columns % 2 != 0)
+            row[columns] = 0;
+
+        static Vector512<uint> Rounded(Vector512<uint> bits) => Vector512.ConditionalSelect(
+            Vector512.GreaterThan(bits & Vector512.Create(0x7FFFFFFFu), Vector512.Create(0x7F800000u)),
+            bits | Vector512.Create(0x400000u), bits + Vector512.Create(0x7FFFu) + ((bits >>> 16) & Vector512<uint>.One)) >>> 16;
+    }
+
+    /// <summary>The greatest lane, found in registers where there is one register.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static float Highest(T lanes)
+    {
+        if (typeof(T) != typeof(Lanes512))
+            return LanesSums.Highest(lanes);
+        var all = Unsafe.BitCast<T, Vector512<float>>(lanes);
+        var half = Vector256.MaxNative(all.GetLower(), all.GetUpper());
+        var v = Vector128.MaxNative(half.GetLower(), half.GetUpper());
+        v = Vector128.MaxNative(v, Vector128.Shuffle(v, Vector128.Create(2, 3, 0, 1)));
+        return Vector128.MaxNative(v, Vector128.Shuffle(v, Vector128.Create(1, 0, 3, 2))).ToScalar();
     }
 
     /// <summary>Sum of 16 signed bytes.</summary>

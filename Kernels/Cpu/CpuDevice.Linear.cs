@@ -48,9 +48,11 @@ public sealed unsafe partial class CpuDevice
         var sums = apart ? Temporary((long)tokens * weight.Rows) : output;
         var outputs = gated && !apart ? weight.Rows / 2 : weight.Rows;
         var job = new LinearJob(weight, (nint)input, (nint)sums, (nint)bias, tokens, outputs, apart ? Epilogue.None : epilogue, (nint)_scratch.Pointer);
-        if (_activations == Activations.Int8 && weight.IsQuantized)
+        if (_activations == Activations.Auto && _linear.HasBF16 && weight.Has(DType.BF16))
+            job = job with { Pairs = (nint)AtLeast(ref _pairs, tokens * (long)job.PairStride) };
+        if (_activations != Activations.F32 && weight.IsQuantized)
         {
-            var layout = _linear.Layout(weight, tokens);
+            var layout = _linear.Layout(weight);
             job = job with { Layout = layout, Rows = (nint)AtLeast(ref _rows, tokens * (long)layout.Stride) };
         }
         _linear.Linear(Pool, job);

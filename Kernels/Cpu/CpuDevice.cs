@@ -9,7 +9,7 @@ public sealed unsafe partial class CpuDevice : Device
     private readonly LinearKernels _linear;
     private readonly CpuStorage _scratch;
     private readonly Activations _activations;
-    private CpuStorage? _temporary, _rows, _exports;
+    private CpuStorage? _temporary, _rows, _pairs, _exports;
 
     /// <summary>Starts the device.</summary>
     /// <param name="threads">Threads that work, the caller's included; 0 for one a processor.</param>
@@ -102,6 +102,7 @@ public sealed unsafe partial class CpuDevice : Device
         _scratch.Dispose();
         _temporary?.Dispose();
         _rows?.Dispose();
+        _pairs?.Dispose();
         _exports?.Dispose();
     }
 

@@ -5,182 +5,210 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace Trimtab.Kernels.Cpu;
 
-/// <summary>What an emitted kernel works on: four tokens and the same chunk of two panels, unpacked (see <see cref="IntegerDot{T}.Four"/>).</summary>
+/// <summary>What an emitted kernel works on: some tokens and a chunk of one panel or the same chunk of two.</summary>
 internal unsafe struct EmittedJob
 {
-    public byte* Unpacked;
-    public byte* X0, X1, X2, X3;
-    /// <summary>From a token's bytes to their block.</summary>
+    /// <summary>The chunks.</summary>
+    public byte* Panel, Panel2;
+    /// <summary>The first token's elements where the chunk begins.</summary>
+    public byte* X;
+    /// <summary>Bytes from a token to the next.</summary>
+    public nint Stride;
+    /// <summary>From a token's elements to their block (integers only).</summary>
     public nint Block;
-    /// <summary>Blocks of 32 columns.</summary>
-    public nint Blocks;
+    /// <summary>Blocks of 32 columns in a chunk, or pairs of columns.</summary>
+    public nint Count;
+    /// <summary>Chunks, one after another (integers only).</summary>
+    public nint Chunks;
+    /// <summary>Sums of each panel, 16 a token.</summary>
     public float* Total, Total2;
     /// <summary>Whether the totals begin with what is in memory.</summary>
     public nint Continues;
 }
 
 /// <summary>
-/// The inner kernel of integer dot products in machine code, for an instruction that the intrinsics leave out: 512-bit vpdpbusd, which
-/// multiplies 64 pairs of bytes and adds them up in 32-bit lanes. The same integers and the same chain of multiply-adds as
-/// <see cref="IntegerDot{T}.Four"/>, so the same bits. Memory is writable first and executable then, never both.
+/// Inner kernels of dot products in machine code, for instructions that the intrinsics leave out (512-bit vpdpbusd: 64 products of bytes,
+/// vdpbf16ps: 32 products of BF16, vcvtph2ps) and for as many sums in registers as there are registers. Made when first called, one for
+/// each form and number of tokens and panels. Integer kernels give the bits of <see cref="IntegerDot{T}"/>: the same integers, the same chain
+/// of multiply-adds. Memory is writable first and executable then, never both.
 /// </summary>
-internal sealed unsafe class EmittedDot
+internal sealed unsafe partial class EmittedDot
 {
-    private readonly delegate* unmanaged[SuppressGCTransition]<EmittedJob*, void> _centered8, _centered128, _centered32, _minimum;
+    /// <summary>Most tokens of a kernel for integers: six tokens and two panels have 12 sums and 12 totals in the 32 registers.</summary>
+    public const int IntegerTokens = 6;
 
-    private EmittedDot(byte* code, ReadOnlySpan<int> starts)
-    {
-        _centered8 = At(starts[0]);
-        _centered128 = At(starts[1]);
-        _centered32 = At(starts[2]);
-        _minimum = At(starts[3]);
+    /// <summary>Most tokens of a kernel for BF16: twelve tokens and two panels have 24 sums.</summary>
+    public const int BF16Tokens = 12;
 
-        delegate* unmanaged[SuppressGCTransition]<EmittedJob*, void> At(int start) =>
-            (delegate* unmanaged[SuppressGCTransition]<EmittedJob*, void>)(code + start);
-    }
+    private const int Forms = 32;
+
+    private readonly nint[] _code = new nint[Forms * (BF16Tokens + 1) * 2];
+
+    private EmittedDot(bool hasBF16) => HasBF16 = hasBF16;
 
     /// <summary>The kernels of this process, or null: a processor without the instruction, a system without executable memory, or TRIMTAB_EMIT=0.</summary>
-    public static EmittedDot? Instance { get; } = Environment.GetEnvironmentVariable("TRIMTAB_EMIT") == "0" ? null : Emit();
+    public static EmittedDot? Instance { get; } = Environment.GetEnvironmentVariable("TRIMTAB_EMIT") == "0" ? null : Find();
 
-    /// <summary>Does the job for a form whose groups are bytes.</summary>
-    public void Four<TForm>(EmittedJob* job) where TForm : struct, IIntegerForm
+    /// <summary>Whether the processor multiplies pairs of BF16.</summary>
+    public bool HasBF16 { get; }
+
+    /// <summary>Does a job.</summary>
+    public void Run(DType form, int tokens, bool two, EmittedJob* job)
     {
-        if (TForm.HasMinimum)
-            _minimum(job);
-        else if (TForm.Center == ActivationRows.Center8)
-            _centered8(job);
-        else if (TForm.Center == ActivationRows.Center128)
-            _centered128(job);
-        else
-            _centered32(job);
+        var index = ((int)form * (BF16Tokens + 1) + tokens) * 2 + (two ? 1 : 0);
+        var code = Volatile.Read(ref _code[index]);
+        if (code == 0)
+            code = Make(index, form, tokens, two ? 2 : 1);
+        ((delegate* unmanaged[SuppressGCTransition]<EmittedJob*, void>)code)(job);
     }
 
-    private static EmittedDot? Emit()
+    /// <summary>Tokens to take next, when so many are left and a kernel takes at most so many: groups of nearly the same size.</summary>
+    public static int Next(int tokens, int most)
     {
-        // CPUID leaf 7, ECX bit 11: AVX512_VNNI.
+        var groups = (tokens + most - 1) / most;
+        return (tokens + groups - 1) / groups;
+    }
+
+    private static EmittedDot? Find()
+    {
+        // CPUID leaf 7, ECX bit 11: AVX512_VNNI; subleaf 1, EAX bit 5: AVX512_BF16.
         if (!Lanes512.IsSupported || RuntimeInformation.ProcessArchitecture != Architecture.X64 || (X86Base.CpuId(7, 0).Ecx & 1 << 11) == 0)
             return null;
-        using var code = new MemoryStream();
-        var starts = new int[4];
-        foreach (var (i, (center, halves)) in new[] { (ActivationRows.Center8, 1), (ActivationRows.Center128, 1), (ActivationRows.Center32, 2), (0, 1) }.Index())
-        {
-            while (code.Length % 64 != 0)
-                code.WriteByte(0xCC);
-            starts[i] = (int)code.Length;
-            var c = new Assembler(64);
-            Kernel(c, center, halves);
-            c.Assemble(new StreamCodeWriter(code), (ulong)starts[i]); // jumps are relative: the address does not matter
-        }
-        var memory = ExecutableMemory.Create(code.GetBuffer().AsSpan(0, (int)code.Length));
-        return memory is null ? null : new EmittedDot(memory, starts);
+        var emitted = new EmittedDot((X86Base.CpuId(7, 1).Eax & 1 << 5) != 0);
+        return Assemble(DType.Q8_0, 1, 1) is { } code && (emitted._code[((int)DType.Q8_0 * (BF16Tokens + 1) + 1) * 2] = code) != 0 ? emitted : null;
     }
 
-    /// <summary>One kernel. Registers are those that neither System V nor Windows wants back, but for one.</summary>
-    /// <param name="c">Receives it.</param>
-    /// <param name="center">Where a block has what centers the sums; 0: groups have minimums.</param>
-    /// <param name="halves">Groups in a block of 32 columns: 1 or 2.</param>
-    private static void Kernel(Assembler c, int center, int halves)
+    private nint Make(int index, DType form, int tokens, int panels)
     {
-        const int Second = IntegerDot<Lanes512>.UnpackedBytes;
-        AssemblerRegisterZMM[] y = [zmm16, zmm17, zmm18, zmm19], z = [zmm20, zmm21, zmm22, zmm23];
-        AssemblerRegisterZMM[] r = [zmm24, zmm25, zmm26, zmm27], s = [zmm28, zmm29, zmm30, zmm31];
-        AssemblerRegisterZMM w = zmm0, w2 = zmm1;
-        AssemblerRegister64[] x = [r8, r9, r10, r11];
-        AssemblerRegister64 job = rax, unpacked = rdx, block = rcx, count = rbx;
-        Label loop = c.CreateLabel(), fresh = c.CreateLabel();
-
-        c.push(rbx);
-        c.mov(job, OperatingSystem.IsWindows() ? rcx : rdi);
-        c.mov(unpacked, Field(nameof(EmittedJob.Unpacked)));
-        for (var t = 0; t < 4; t++)
+        lock (_code)
         {
-            c.mov(x[t], Field("X" + t));
-            c.vpxord(y[t], y[t], y[t]);
-            c.vpxord(z[t], z[t], z[t]);
+            if (_code[index] == 0)
+                Volatile.Write(ref _code[index], Assemble(form, tokens, panels) ?? throw new OutOfMemoryException("there is no room for a kernel's code"));
+            return _code[index];
         }
-        c.cmp(Field(nameof(EmittedJob.Continues)), 0);
-        c.je(fresh);
-        Totals(load: true);
-        c.Label(ref fresh);
-        c.mov(block, Field(nameof(EmittedJob.Block)));
-        c.mov(count, Field(nameof(EmittedJob.Blocks)));
-        c.Label(ref loop);
-        for (var half = 0; half < halves; half++)
-            Group(half);
-        for (var t = 0; t < 4; t++)
-            c.add(x[t], ActivationRows.Block);
-        c.dec(count);
-        c.jne(loop);
-        Totals(load: false);
-        c.vzeroupper();
-        c.pop(rbx);
-        c.ret();
+    }
 
-        void Group(int half)
+    private static nint? Assemble(DType form, int tokens, int panels)
+    {
+        using var code = new MemoryStream();
+        var c = new Assembler(64);
+        switch (form)
         {
-            for (var t = 0; t < 4; t++)
-                if (center == 0)
-                {
-                    c.vpxord(r[t], r[t], r[t]);
-                    c.vpxord(s[t], s[t], s[t]);
-                }
-                else
-                {
-                    c.vpbroadcastd(r[t], __dword_ptr[x[t] + block + (center + 4 * half)]);
-                    c.vmovdqa32(s[t], r[t]);
-                }
-            var vectors = 8 / halves;
-            for (var v = 0; v < vectors; v++)
+            case DType.BF16: new BF16Kernel(c, tokens, panels).Emit(); break;
+            default: new IntegerKernel(c, form, tokens, panels).Emit(); break;
+        }
+        c.Assemble(new StreamCodeWriter(code), 0); // jumps are relative: the address does not matter
+        var memory = ExecutableMemory.Create(code.GetBuffer().AsSpan(0, (int)code.Length));
+        return memory is null ? null : (nint)memory;
+    }
+
+    /// <summary>What all kernels begin and end with.</summary>
+    private abstract class Kernel(Assembler c, int tokens, int panels)
+    {
+        // What a function has to give back, Windows' vector registers among it.
+        private static readonly AssemblerRegister64[] Kept = [rbx, rsi, rdi, r12, r13, r14, r15];
+
+        private static readonly AssemblerRegisterXMM[] Saved = [xmm6, xmm7, xmm8, xmm9, xmm10, xmm11, xmm12, xmm13, xmm14, xmm15];
+
+        protected static readonly AssemblerRegisterZMM[] Registers = [
+            zmm0, zmm1, zmm2, zmm3, zmm4, zmm5, zmm6, zmm7, zmm8, zmm9, zmm10, zmm11, zmm12, zmm13, zmm14, zmm15,
+            zmm16, zmm17, zmm18, zmm19, zmm20, zmm21, zmm22, zmm23, zmm24, zmm25, zmm26, zmm27, zmm28, zmm29, zmm30, zmm31];
+
+        protected static AssemblerRegister64 Job => rax;
+
+        protected static AssemblerRegister64 Count => rbx;
+
+        /// <summary>Next bytes of each panel.</summary>
+        protected static readonly AssemblerRegister64[] Panel = [rdx, rcx];
+
+        /// <summary>Every third token's address; those between are one or two strides on.</summary>
+        protected static readonly AssemblerRegister64[] X = [r8, r9, r10, r11];
+
+        protected static AssemblerRegister64 Stride => rsi;
+
+        protected Assembler C => c;
+
+        protected int Tokens => tokens;
+
+        protected int Panels => panels;
+
+        public void Emit()
+        {
+            var windows = OperatingSystem.IsWindows();
+            foreach (var register in Kept)
+                c.push(register);
+            c.mov(Job, windows ? rcx : rdi);
+            if (windows)
             {
-                c.vmovups(w, __zmmword_ptr[unpacked + 64 * v]);
-                c.vmovups(w2, __zmmword_ptr[unpacked + (Second + 64 * v)]);
-                for (var t = 0; t < 4; t++)
-                {
-                    var b = t % 2 == 0 ? zmm2 : zmm3;
-                    c.vpbroadcastd(b, __dword_ptr[x[t] + (4 * v + 16 * half)]);
-                    c.vpdpbusd(r[t], w, b);
-                    c.vpdpbusd(s[t], w2, b);
-                }
+                c.sub(rsp, 16 * Saved.Length);
+                for (var i = 0; i < Saved.Length; i++)
+                    c.vmovups(__xmmword_ptr[rsp + 16 * i], Saved[i]);
             }
-            c.vmovups(w, __zmmword_ptr[unpacked + 64 * vectors]);
-            c.vmovups(w2, __zmmword_ptr[unpacked + (Second + 64 * vectors)]);
-            for (var t = 0; t < 4; t++)
+            for (var p = 0; p < panels; p++)
+                c.mov(Panel[p], Field(p == 0 ? nameof(EmittedJob.Panel) : nameof(EmittedJob.Panel2)));
+            c.mov(Stride, Field(nameof(EmittedJob.Stride)));
+            c.mov(X[0], Field(nameof(EmittedJob.X)));
+            c.mov(Count, Field(nameof(EmittedJob.Count)));
+            Body();
+            c.vzeroupper();
+            if (windows)
             {
-                c.vcvtdq2ps(r[t], r[t]);
-                c.vmulps(zmm2, w, __dword_bcst[x[t] + block]);
-                c.vfmadd231ps(y[t], r[t], zmm2);
-                c.vcvtdq2ps(s[t], s[t]);
-                c.vmulps(zmm3, w2, __dword_bcst[x[t] + block]);
-                c.vfmadd231ps(z[t], s[t], zmm3);
+                for (var i = 0; i < Saved.Length; i++)
+                    c.vmovups(Saved[i], __xmmword_ptr[rsp + 16 * i]);
+                c.add(rsp, 16 * Saved.Length);
             }
-            var bytes = 64 * vectors + 64;
-            if (center == 0)
-            {
-                c.vmovups(w, __zmmword_ptr[unpacked + bytes]);
-                c.vmovups(w2, __zmmword_ptr[unpacked + (Second + bytes)]);
-                for (var t = 0; t < 4; t++)
-                {
-                    c.vfmadd231ps(y[t], w, __dword_bcst[x[t] + block + ActivationRows.ScaledSum]);
-                    c.vfmadd231ps(z[t], w2, __dword_bcst[x[t] + block + ActivationRows.ScaledSum]);
-                }
-                bytes += 64;
-            }
-            c.add(unpacked, bytes);
+            for (var i = Kept.Length - 1; i >= 0; i--)
+                c.pop(Kept[i]);
+            c.ret();
         }
 
-        void Totals(bool load)
+        protected abstract void Body();
+
+        /// <summary>Addresses of every third token after the first.</summary>
+        protected void Thirds(ReadOnlySpan<AssemblerRegister64> x)
         {
-            foreach (var (field, registers) in new[] { (nameof(EmittedJob.Total), y), (nameof(EmittedJob.Total2), z) })
+            for (var t = 3; t < tokens; t += 3)
             {
-                c.mov(rcx, Field(field));
-                for (var t = 0; t < 4; t++)
+                c.lea(x[t / 3], __[x[t / 3 - 1] + Stride * 2]);
+                c.add(x[t / 3], Stride);
+            }
+        }
+
+        /// <summary>Where a token's data lie.</summary>
+        protected static AssemblerMemoryOperand At(ReadOnlySpan<AssemblerRegister64> x, int token, int offset) => (token % 3) switch
+        {
+            0 => __dword_bcst[x[token / 3] + offset],
+            1 => __dword_bcst[x[token / 3] + Stride + offset],
+            _ => __dword_bcst[x[token / 3] + Stride * 2 + offset],
+        };
+
+        /// <summary>Clears totals, or loads them if the job continues.</summary>
+        protected void Begin(AssemblerRegisterZMM[,] y)
+        {
+            var fresh = c.CreateLabel();
+            foreach (var total in y)
+                c.vpxord(total, total, total);
+            c.cmp(Field(nameof(EmittedJob.Continues)), 0);
+            c.je(fresh);
+            Totals(y, load: true);
+            c.Label(ref fresh);
+            c.nop(); // for the label: the next instruction may have one of its own
+        }
+
+        /// <summary>Loads or stores totals.</summary>
+        protected void Totals(AssemblerRegisterZMM[,] y, bool load)
+        {
+            for (var p = 0; p < panels; p++)
+            {
+                c.mov(rdi, Field(p == 0 ? nameof(EmittedJob.Total) : nameof(EmittedJob.Total2)));
+                for (var t = 0; t < tokens; t++)
                     if (load)
-                        c.vmovups(registers[t], __zmmword_ptr[rcx + 64 * t]);
+                        c.vmovups(y[t, p], __zmmword_ptr[rdi + 64 * t]);
                     else
-                        c.vmovups(__zmmword_ptr[rcx + 64 * t], registers[t]);
+                        c.vmovups(__zmmword_ptr[rdi + 64 * t], y[t, p]);
             }
         }
 
-        AssemblerMemoryOperand Field(string name) => __qword_ptr[job + (int)Marshal.OffsetOf<EmittedJob>(name)];
+        protected static AssemblerMemoryOperand Field(string name) => __qword_ptr[Job + (int)Marshal.OffsetOf<EmittedJob>(name)];
     }
 }

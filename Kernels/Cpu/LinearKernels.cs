@@ -11,6 +11,12 @@ internal unsafe readonly record struct LinearJob(
 
     /// <summary>Their shape.</summary>
     public ActivationRows Layout { get; init; }
+
+    /// <summary>The tokens in BF16, or 0: BF16 panels are multiplied with floats.</summary>
+    public nint Pairs { get; init; }
+
+    /// <summary>Bytes from one of them to the next: whole pairs, and no power of two.</summary>
+    public nint PairStride => (2 * Weight.Columns + 63 & ~63 | 64) + 128;
 }
 
 /// <summary>The linear kernels of one instruction set.</summary>
@@ -38,8 +44,11 @@ internal abstract unsafe class LinearKernels
     /// <summary>Instruction set, for people.</summary>
     public abstract string Name { get; }
 
-    /// <summary>Shape of so many tokens in eight bits for a weight.</summary>
-    public abstract ActivationRows Layout(CpuWeight weight, int tokens);
+    /// <summary>Whether tokens in BF16 are multiplied with BF16 panels.</summary>
+    public abstract bool HasBF16 { get; }
+
+    /// <summary>Shape of tokens in eight bits for a weight.</summary>
+    public abstract ActivationRows Layout(CpuWeight weight);
 
     /// <summary>Weight times activations, epilogue included.</summary>
     public abstract void Linear(WorkerPool pool, in LinearJob job);
@@ -60,14 +69,18 @@ internal sealed unsafe class LinearKernels<T>(EmittedDot? emitted = null) : Line
     // Elements that are worth waking a worker for.
     private const int Grain = 16 * 1024;
 
-    public override ActivationRows Layout(CpuWeight weight, int tokens) =>
-        new(weight.Columns, !T.HasDot && weight.Has(DType.Q8_0) && (emitted is null || tokens <= Few));
+    public override bool HasBF16 => emitted?.HasBF16 == true;
+
+    public override ActivationRows Layout(CpuWeight weight) =>
+        new(weight.Columns, !T.HasDot && weight.Has(DType.Q8_0) && emitted is null);
 
     public override void Linear(WorkerPool pool, in LinearJob job)
     {
         var panels = job.Weight.Panel.Length;
         if (job.Rows != 0)
             pool.Run(job.Tokens, new QuantizeWork(job), Grain / job.Weight.Columns);
+        if (job.Pairs != 0)
+            pool.Run(job.Tokens, new HalveWork(job), Grain / job.Weight.Columns);
         pool.Run(IsGate(job.Epilogue) ? panels / 2 : panels, new Work(job, emitted));
     }
 
@@ -144,30 +157,70 @@ internal sealed unsafe class LinearKernels<T>(EmittedDot? emitted = null) : Line
         return bytes;
     }
 
+    /// <summary>Adds the products of a BF16 chunk, or of the same chunk of two panels, to the sums of some tokens in BF16; returns the chunk's bytes.</summary>
+    private static int Accumulate(byte* chunk, byte* chunk2, int columns, nint stride, byte* x, int tokens, int k, float* sums, float* sums2, EmittedDot emitted)
+    {
+        EmittedJob job = new() { Panel = chunk, Panel2 = chunk2, Stride = stride, Count = (columns + 1) / 2, Continues = k };
+        for (x += 2 * k; tokens > 0;)
+        {
+            var n = EmittedDot.Next(tokens, EmittedDot.BF16Tokens);
+            job.X = x;
+            job.Total = sums;
+            job.Total2 = sums2;
+            emitted.Run(DType.BF16, n, chunk2 is not null, &job);
+            tokens -= n;
+            x += n * stride;
+            sums += 16 * n;
+            sums2 += 16 * n;
+        }
+        return Panels.ChunkBytes<FormBF16>(columns);
+    }
+
     /// <summary>
     /// Adds the products of a chunk, or of the same chunk of two panels of one form, to the sums of some tokens in eight bits;
-    /// returns the chunk's bytes, or 0 if the form has no integers.
+    /// returns the chunk's bytes, or 0 if the form has no integers. Emitted kernels take several whole chunks, too.
     /// </summary>
     private static int Accumulate(
         DType form, byte* chunk, byte* chunk2, int columns, in ActivationRows layout, byte* x, int tokens, int k, float* sums, float* sums2, byte* scratch,
         EmittedDot? emitted) => form switch
     {
-        DType.Q8_0 when T.HasDot || !layout.Wide => Accumulate<FormQ8_0>(chunk, chunk2, columns, layout, x, tokens, k, sums, sums2, scratch, emitted),
-        DType.Q8_0 => Accumulate<FormQ8_0Wide>(chunk, chunk2, columns, layout, x, tokens, k, sums, sums2, scratch, emitted),
-        DType.Q4_0 => Accumulate<FormQ4_0>(chunk, chunk2, columns, layout, x, tokens, k, sums, sums2, scratch, emitted),
-        DType.Q4_1 => Accumulate<FormQ4_1>(chunk, chunk2, columns, layout, x, tokens, k, sums, sums2, scratch, emitted),
-        DType.Q4_K => Accumulate<FormQ4_K>(chunk, chunk2, columns, layout, x, tokens, k, sums, sums2, scratch, emitted),
-        DType.Q6_K => Accumulate<FormQ6_K>(chunk, chunk2, columns, layout, x, tokens, k, sums, sums2, scratch, emitted),
+        DType.Q8_0 when T.HasDot || !layout.Wide => Accumulate<FormQ8_0>(form, chunk, chunk2, columns, layout, x, tokens, k, sums, sums2, scratch, emitted),
+        DType.Q8_0 => Accumulate<FormQ8_0Wide>(form, chunk, chunk2, columns, layout, x, tokens, k, sums, sums2, scratch, emitted),
+        DType.Q4_0 => Accumulate<FormQ4_0>(form, chunk, chunk2, columns, layout, x, tokens, k, sums, sums2, scratch, emitted),
+        DType.Q4_1 => Accumulate<FormQ4_1>(form, chunk, chunk2, columns, layout, x, tokens, k, sums, sums2, scratch, emitted),
+        DType.Q4_K => Accumulate<FormQ4_K>(form, chunk, chunk2, columns, layout, x, tokens, k, sums, sums2, scratch, emitted),
+        DType.Q6_K => Accumulate<FormQ6_K>(form, chunk, chunk2, columns, layout, x, tokens, k, sums, sums2, scratch, emitted),
         _ => 0,
     };
 
     private static int Accumulate<TForm>(
-        byte* chunk, byte* chunk2, int columns, in ActivationRows layout, byte* x, int tokens, int k, float* sums, float* sums2, byte* scratch,
+        DType form, byte* chunk, byte* chunk2, int columns, in ActivationRows layout, byte* x, int tokens, int k, float* sums, float* sums2, byte* scratch,
         EmittedDot? emitted) where TForm : struct, IIntegerForm
     {
-        var bytes = Panels.ChunkBytes<TForm>(columns);
-        // Bytes of Q8_0 need the instruction, which a prompt's last few tokens have in the emitted kernel only.
-        if (tokens <= Few && (typeof(TForm) != typeof(FormQ8_0) || T.HasDot))
+        var chunks = Math.Max(columns / Panels.Chunk, 1);
+        var bytes = columns > Panels.Chunk ? chunks * Panels.ChunkBytes<TForm>(Panels.Chunk) : Panels.ChunkBytes<TForm>(columns);
+        if (emitted is not null)
+        {
+            EmittedJob job = new()
+            {
+                Panel = chunk, Panel2 = chunk2, Stride = layout.Stride, Block = layout.Columns, Count = Math.Min(columns, Panels.Chunk) / ActivationRows.Block, Continues = k,
+            };
+            for (x += k; tokens > 0;)
+            {
+                var n = EmittedDot.Next(tokens, EmittedDot.IntegerTokens);
+                job.X = x;
+                job.Total = sums;
+                job.Total2 = sums2;
+                job.Chunks = chunks;
+                emitted.Run(form, n, chunk2 is not null, &job);
+                tokens -= n;
+                x += n * layout.Stride;
+                sums += 16 * n;
+                sums2 += 16 * n;
+            }
+            return bytes;
+        }
+        if (tokens <= Few)
         {
             for (var t = 0; t < tokens; t++, x += layout.Stride, sums += 16, sums2 += 16)
             {
@@ -180,22 +233,7 @@ internal sealed unsafe class LinearKernels<T>(EmittedDot? emitted = null) : Line
         IntegerDot<T>.Unpack<TForm>(chunk, columns, scratch);
         if (chunk2 is not null)
             IntegerDot<T>.Unpack<TForm>(chunk2, columns, scratch + IntegerDot<T>.UnpackedBytes);
-        if (emitted is not null)
-        {
-            EmittedJob job = new() { Unpacked = scratch, Block = layout.Columns, Blocks = columns / ActivationRows.Block, Continues = k };
-            for (x += k; tokens > 0; tokens -= 4, x += 4 * layout.Stride, sums += 4 * 16, sums2 += 4 * 16)
-            {
-                // Where there are fewer than four, the last one is taken again.
-                job.X0 = x;
-                job.X1 = tokens > 1 ? x + layout.Stride : x;
-                job.X2 = tokens > 2 ? job.X1 + layout.Stride : job.X1;
-                job.X3 = tokens > 3 ? job.X2 + layout.Stride : job.X2;
-                job.Total = sums;
-                job.Total2 = sums2;
-                emitted.Four<TForm>(&job);
-            }
-        }
-        else if (T.IsWide)
+        if (T.IsWide)
             for (var t = 0; t < tokens; t += 4, x += 4 * layout.Stride, sums += 4 * 16, sums2 += 4 * 16)
                 IntegerDot<T>.Four<TForm>(scratch, columns, layout, x, tokens - t, k, sums, sums2);
         else
@@ -252,6 +290,16 @@ internal sealed unsafe class LinearKernels<T>(EmittedDot? emitted = null) : Line
         }
     }
 
+    /// <summary>Items are tokens.</summary>
+    private readonly struct HalveWork(LinearJob job) : IWork
+    {
+        public void Run(int first, int end, int worker)
+        {
+            for (var t = first; t < end; t++)
+                ActivationRows<T>.Halve(job.Weight.Columns, (float*)job.Input + (long)t * job.Weight.Columns, (ushort*)(job.Pairs + t * job.PairStride));
+        }
+    }
+
     /// <summary>Items are panels, or pairs of a gate and a value panel.</summary>
     private readonly struct Work(LinearJob job, EmittedDot? emitted) : IWork
     {
@@ -261,8 +309,9 @@ internal sealed unsafe class LinearKernels<T>(EmittedDot? emitted = null) : Line
             var sums = scratch + UnpackedBytes / sizeof(float);
             var biases = sums + (Together + 1) * Tile * 16;
             var gated = IsGate(job.Epilogue);
-            // One or two tokens read weights as fast as they come: one panel after another, a single stream.
-            var step = job.Tokens <= Few ? 1 : gated ? Together / 2 : Together;
+            // One or two tokens read weights as fast as they come: one panel after another, a single stream. Two share long rows of activations,
+            // which do not stay in the nearest cache beside them (Q4_0 of 5632 columns: 34 GB/s for 28; of 2048 columns 33 for 36).
+            var step = job.Tokens > Few ? gated ? Together / 2 : Together : gated || job.Weight.Columns <= 4096 ? 1 : 2;
             for (var item = first; item < end; item += step)
             {
                 var items = Math.Min(step, end - item);
@@ -283,11 +332,25 @@ internal sealed unsafe class LinearKernels<T>(EmittedDot? emitted = null) : Line
             var next = stackalloc byte*[Together];
             for (var i = 0; i < panels; i++)
                 next[i] = (byte*)Panel(i).Data;
-            for (var k = 0; k < weight.Columns; k += Panels.Chunk)
+            // Emitted kernels take all whole chunks of a panel at once where the tokens' rows are not worth keeping near.
+            var whole = emitted is not null && tokens <= Few && (job.Rows != 0 || job.Pairs != 0) && !weight.Has(DType.F32) && !weight.Has(DType.F16)
+                && (job.Pairs != 0 || !weight.Has(DType.BF16)) ? weight.Columns / Panels.Chunk * Panels.Chunk : Panels.Chunk;
+            for (int k = 0, columns; k < weight.Columns; k += columns)
+            {
+                columns = weight.Columns - k < Panels.Chunk ? weight.Columns - k : whole;
                 for (var i = 0; i < panels; i++)
                 {
-                    var (form, columns) = (Panel(i).Form, Math.Min(Panels.Chunk, weight.Columns - k));
+                    var form = Panel(i).Form;
                     var y = sums + i * Tile * 16;
+                    if (job.Pairs != 0 && form == DType.BF16)
+                    {
+                        var two = i + 1 < panels && Panel(i + 1).Form == form;
+                        var bytes = Accumulate(next[i], two ? next[i + 1] : null, columns, job.PairStride, (byte*)job.Pairs + t * job.PairStride, tokens, k, y, y + Tile * 16, emitted!);
+                        next[i] += bytes;
+                        if (two)
+                            next[++i] += bytes;
+                        continue;
+                    }
                     if (job.Rows != 0)
                     {
                         var two = i + 1 < panels && Panel(i + 1).Form == form;
@@ -304,6 +367,7 @@ internal sealed unsafe class LinearKernels<T>(EmittedDot? emitted = null) : Line
                     }
                     next[i] += Accumulate(form, next[i], columns, (float*)job.Input + (long)t * weight.Columns + k, weight.Columns, tokens, y, k == 0, scratch);
                 }
+            }
 
             ref readonly Panel Panel(int i) => ref weight.Panel[i < items ? item + i : item + i - items + weight.Panel.Length / 2];
         }
