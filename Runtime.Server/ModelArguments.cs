@@ -66,7 +66,7 @@ internal sealed class ModelArguments
         var option = new Option<string>("--activations")
         {
             Description = "Activations that meet matrices: f32 is exact; int8 rounds them for quantised ones, several times as fast; auto also rounds them to bf16 for bf16 ones, where the processor multiplies that.",
-            DefaultValueFactory = _ => "f32",
+            DefaultValueFactory = _ => "auto",
         };
         return option.AcceptOnlyFromAmong("f32", "int8", "auto");
     }
