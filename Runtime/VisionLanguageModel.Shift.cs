@@ -14,7 +14,7 @@ public sealed record PromptPair(Prompt WithImages, Prompt TextAlone);
 public sealed partial class VisionLanguageModel
 {
     /// <summary>Positions that a prompt and its answer may take together.</summary>
-    internal int ContextLength => Loop().ContextLength;
+    public int ContextLength => Loop().ContextLength;
 
     /// <inheritdoc cref="Engine.Engine.KeepPages"/>
     internal int KeepPages => Loop().KeepPages;

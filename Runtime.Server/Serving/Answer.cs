@@ -35,6 +35,12 @@ internal sealed class Answer : IDisposable
         Created = DateTimeOffset.UtcNow.ToUnixTimeSeconds();
     }
 
+    /// <summary>Name of the model that answers.</summary>
+    public string ModelName => _model.Options.ModelName;
+
+    /// <summary>What tells one state of the model from another.</summary>
+    public string SystemFingerprint => $"fp_{_model.Model.Network.Fingerprint.AsSpan(0, Math.Min(12, _model.Model.Network.Fingerprint.Length))}";
+
     /// <summary>Who asked.</summary>
     public Caller Caller { get; }
 
@@ -76,13 +82,13 @@ internal sealed class Answer : IDisposable
     {
         _pumps = Task.WhenAll(Enumerable.Range(0, Settings.Count).Select(choice => PumpAsync(model, options, choice)));
         _ = _pumps.ContinueWith(_ => _parts.Writer.TryComplete(), CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default);
-        await _parts.Reader.WaitToReadAsync(_stop.Token).ConfigureAwait(false);
+        await _parts.Reader.WaitToReadAsync(CancellationToken.None).ConfigureAwait(false);
     }
 
     /// <summary>The pieces of all choices as they come.</summary>
     public async IAsyncEnumerable<AnswerPart> ReadAsync()
     {
-        while (await _parts.Reader.WaitToReadAsync(_stop.Token).ConfigureAwait(false))
+        while (await _parts.Reader.WaitToReadAsync(CancellationToken.None).ConfigureAwait(false))
         {
             while (_parts.Reader.TryRead(out var part))
                 yield return part;

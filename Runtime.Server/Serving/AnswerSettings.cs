@@ -35,6 +35,9 @@ internal sealed record AnswerSettings
     /// <summary>The form that the answer must have, or null.</summary>
     public ResponseFormat? Format { get; init; }
 
+    /// <summary>Whether an answer goes on after an end-of-sequence token.</summary>
+    public bool IgnoreEos { get; init; }
+
     /// <summary>What is asked of the steering.</summary>
     public SteeringRequest Steering { get; init; } = SteeringRequest.None;
 
@@ -60,12 +63,13 @@ internal sealed record AnswerSettings
         request.Refuse("service_tier", e => e.ValueKind == JsonValueKind.String && e.GetString() is "auto" or "default");
         request.Refuse("tools", e => e.ValueKind == JsonValueKind.Array && e.GetArrayLength() == 0, "it calls no tools");
         request.Refuse("tool_choice", e => e.ValueKind == JsonValueKind.String && e.GetString() is "none" or "auto", "it calls no tools");
-        var (bias, topLogProbs) = (Bias(request, vocabulary), 0);
+        var bias = Bias(request, vocabulary);
         return new()
         {
             MaxTokens = most is { } tokens ? (int)Math.Min(tokens, options.MaxTokens) : null,
             Steering = SteeringRequest.Read(request, layers),
             Stream = request.Flag("stream") ?? false,
+            IgnoreEos = request.Flag("ignore_eos") ?? false,
             Sampling = new()
             {
                 Temperature = (float)(request.Number("temperature", 0, 2) ?? 1),
@@ -78,7 +82,6 @@ internal sealed record AnswerSettings
                 LogitBias = bias,
                 // Some clients write seeds as signed numbers; a request without one gets one that its receipt tells.
                 Seed = request.Integer("seed", long.MinValue, long.MaxValue) is { } seed ? unchecked((ulong)seed) : (ulong)RandomNumberGenerator.GetInt32(int.MaxValue),
-                TopLogProbs = topLogProbs,
             },
         };
     }
@@ -121,6 +124,7 @@ internal sealed record AnswerSettings
             return null;
         if (value.ValueKind != JsonValueKind.Object)
             throw ApiException.Invalid("logit_bias", $"is {Fields.Kind(value)}; expected an object of token ids");
+        _ = new Fields(value, "logit_bias"); // a token twice is refused
         var biases = new Dictionary<int, float>();
         foreach (var entry in value.EnumerateObject())
         {

@@ -101,6 +101,8 @@ internal static class PolicyFile
             throw ApiException.Invalid(fields.At("vectors_hash"), "expected 64 hexadecimal digits, as inspect prints a vector file's hash");
         if (rule.Alpha < rule.Floor || rule.Alpha > rule.Ceiling)
             throw ApiException.Invalid(fields.At("alpha"), $"is {rule.Alpha}; expected a number between the floor {rule.Floor} and the ceiling {rule.Ceiling}");
+        if (required && !(rule.Floor > 0))
+            throw ApiException.Invalid(fields.At("alpha_floor"), $"is {rule.Floor}, but the rule requires steering; expected more than 0");
         if (required && !(rule.Alpha > 0))
             throw ApiException.Invalid(fields.At("alpha"), $"is {rule.Alpha}, but the rule requires steering; expected more than 0");
         return rule;

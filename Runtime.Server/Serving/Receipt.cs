@@ -86,6 +86,7 @@ internal sealed record ReceiptSampling
     public float FrequencyPenalty { get; init; }
     public IReadOnlyDictionary<string, float>? LogitBias { get; init; }
     public int MaxTokens { get; init; }
+    public bool IgnoreEos { get; init; }
     public IReadOnlyList<string> Stop { get; init; } = [];
     public JsonElement? ResponseFormat { get; init; }
 
@@ -101,6 +102,7 @@ internal sealed record ReceiptSampling
         FrequencyPenalty = options.Sampling.FrequencyPenalty,
         LogitBias = options.Sampling.LogitBias?.ToDictionary(entry => entry.Key.ToString(System.Globalization.CultureInfo.InvariantCulture), entry => entry.Value),
         MaxTokens = options.MaxTokens,
+        IgnoreEos = options.IgnoreEos,
         Stop = options.Stop,
         ResponseFormat = format,
     };

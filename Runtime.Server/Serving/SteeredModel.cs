@@ -26,8 +26,6 @@ internal sealed class SteeredModel : IDisposable
         if (!policy.StartWithoutVectors && Unusable(policy) is { } missing)
             throw new InvalidCheckpointException($"{missing}; nothing is served unsteered that the policy steers");
         Metrics = new(this);
-        Bytes = new(() => new TokenBytes(model.Tokenizer));
-        Formats = new(() => new(model.Tokenizer, Bytes.Value, model.Network.Spec.Text.VocabularySize));
         audit?.Append("start", writer =>
         {
             writer.WriteString("model", options.ModelName);
@@ -59,14 +57,11 @@ internal sealed class SteeredModel : IDisposable
     /// <summary>What is counted.</summary>
     public ServingMetrics Metrics { get; }
 
-    /// <summary>Bytes of each token.</summary>
-    public Lazy<TokenBytes> Bytes { get; }
-
-    /// <summary>Answer forms that are held to by the decoder.</summary>
-    public Lazy<ResponseFormats> Formats { get; }
-
     /// <summary>Decoder layers.</summary>
     public int Layers => Model.Network.Spec.Text.Layers;
+
+    /// <summary>Columns of the logits.</summary>
+    public int Vocabulary => Model.Network.Spec.Text.VocabularySize;
 
     /// <summary>Why requests with images cannot be answered now, or null.</summary>
     public string? ImagesRefused => Policy.Missing(Policy.Images, Vectors);
@@ -96,6 +91,19 @@ internal sealed class SteeredModel : IDisposable
         catch (Exception error) when (error is ArgumentException or InvalidOperationException or ChatTemplateException)
         {
             throw ApiException.Invalid("messages", error.Message);
+        }
+    }
+
+    /// <summary>Makes a question of token ids, which have no images.</summary>
+    public Question Ask(int[] ids)
+    {
+        try
+        {
+            return new(Model.Files.Expand(ids, []), ids, null);
+        }
+        catch (ArgumentException error)
+        {
+            throw ApiException.Invalid("prompt", error.Message);
         }
     }
 
@@ -144,7 +152,12 @@ internal sealed class SteeredModel : IDisposable
         catch (Exception error)
         {
             answer.Dispose();
-            throw error is ArgumentException ? new ApiException(400, error.Message) : error;
+            throw error switch
+            {
+                ArgumentException => new ApiException(400, error.Message),
+                EngineBusyException busy => new ApiException(429, busy.Message, null, "engine_busy") { RetryAfter = busy.RetryAfter },
+                _ => error,
+            };
         }
     }
 
@@ -168,6 +181,16 @@ internal sealed class SteeredModel : IDisposable
             });
         }
     }
+
+    /// <summary>Logs an admin's change, or that it failed.</summary>
+    internal void RecordChange(string what, Caller caller, string? name, string? hash) => Audit?.Append(what, writer =>
+    {
+        writer.WriteString("caller", caller.Id);
+        if (name is not null)
+            writer.WriteString("name", name);
+        if (hash is not null)
+            writer.WriteString("hash", hash);
+    });
 
     /// <summary>Counts an answer whose reader went away.</summary>
     internal void Abandon(Answer answer)
@@ -211,7 +234,8 @@ internal sealed class SteeredModel : IDisposable
             Steering = steering,
             Telemetry = settings.Steering.Series ? TelemetryDetail.Series : TelemetryDetail.Summary,
             Deadline = DateTimeOffset.UtcNow + Options.AnswerTime,
-            Constraint = settings.Format is { } format ? format.Begin : null,
+            Constraint = settings.Format?.Begin,
+            IgnoreEos = settings.IgnoreEos,
             HashLogits = true,
         };
     }
