@@ -37,6 +37,19 @@ internal static class Contract
             if (!junction.Captures.IsNone)
                 Expect(Op, "captures", junction.Captures, DType.F32, junction.Captures.Rows, x.Columns);
         }
+        if (!junction.ProductSlot.IsNone)
+        {
+            Expect(Op, "product slots", junction.ProductSlot, DType.I32, 1, x.Rows);
+            if (!junction.Products.IsNone)
+                Expect(Op, "products", junction.Products, DType.F32, junction.Products.Rows, 2 * junction.Layers);
+        }
+    }
+
+    public static void Copy(Tensor target, Tensor source)
+    {
+        if (target.Type != source.Type || target.Rows != source.Rows || target.Columns != source.Columns)
+            throw new ArgumentException(
+                $"{nameof(Device.Copy)}: {source.Type} [{source.Rows}, {source.Columns}] to {target.Type} [{target.Rows}, {target.Columns}]; expected equal types and shapes");
     }
 
     /// <summary>The row of a slot's vector at this junction, or −1 for a negative slot.</summary>

@@ -37,8 +37,11 @@ public readonly record struct NormWeights(Tensor Weight, Tensor Bias, float Epsi
 /// <param name="Vectors">F32 [slots · L, D]: row slot · L + layer − 1 is subtracted.</param>
 /// <param name="CaptureSlot">I32 [1, T]: the row group in <paramref name="Captures"/>; negative: not captured.</param>
 /// <param name="Captures">F32 [slots · L, D]: receives h after the residual add and before the edit.</param>
+/// <param name="ProductSlot">I32 [1, T]: the row of <paramref name="Products"/> of a token with a steer slot; negative: none.</param>
+/// <param name="Products">F32 [rows, 2 · L]: columns 2 (layer − 1) and the next receive h · v before and after the edit.</param>
 public readonly record struct Junction(
-    int Layer, int Layers, Tensor SteerSlot, Tensor SteerScale, Tensor Vectors, Tensor CaptureSlot, Tensor Captures);
+    int Layer, int Layers, Tensor SteerSlot, Tensor SteerScale, Tensor Vectors, Tensor CaptureSlot, Tensor Captures,
+    Tensor ProductSlot = default, Tensor Products = default);
 
 /// <summary>The weights of a vision transformer's patch embedding, class token and position table.</summary>
 /// <param name="Projection">[D, C · P · P]: the convolution, one row per output channel, columns in channel, y, x order.</param>
@@ -114,6 +117,9 @@ public abstract class Device : IDisposable
 
     /// <summary>Waits for the work before it, then copies a tensor to the host, converting to float; counts must be equal.</summary>
     public abstract void Download(Tensor source, Span<float> target);
+
+    /// <summary>target = source: equal types and shapes, no element in both.</summary>
+    public abstract void Copy(Tensor target, Tensor source);
 
     /// <summary>Runs a recorded step: the action itself on a CPU, a captured graph under the same key on a GPU.</summary>
     public virtual void Replay(long key, Action record) => record();

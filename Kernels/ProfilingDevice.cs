@@ -79,6 +79,14 @@ public sealed class ProfilingDevice(Device device) : Device
     }
 
     /// <inheritdoc/>
+    public override void Copy(Tensor target, Tensor source)
+    {
+        var start = Stopwatch.GetTimestamp();
+        device.Copy(target, source);
+        Add(nameof(Copy), start);
+    }
+
+    /// <inheritdoc/>
     public override void Replay(long key, Action record) => device.Replay(key, record);
 
     /// <inheritdoc/>

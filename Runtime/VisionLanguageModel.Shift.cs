@@ -16,9 +16,6 @@ public sealed partial class VisionLanguageModel
     /// <summary>Positions that a prompt and its answer may take together.</summary>
     public int ContextLength => Loop().ContextLength;
 
-    /// <inheritdoc cref="Engine.Engine.KeepPages"/>
-    internal int KeepPages => Loop().KeepPages;
-
     /// <summary>CMRM's meaningless image: white, in the size that the vision encoder sees.</summary>
     /// <exception cref="InvalidOperationException">The model sees no images.</exception>
     public Image BlankImage()
@@ -84,18 +81,14 @@ public sealed partial class VisionLanguageModel
     /// <summary>Runs a prompt alone, without an answer, and keeps its last-token states.</summary>
     /// <param name="prompt">The prompt.</param>
     /// <param name="steering">How its last token is steered, or null.</param>
-    /// <param name="after">See <see cref="Sequence.After"/>.</param>
-    /// <param name="keep">See <see cref="Sequence.Keep"/>.</param>
     /// <param name="cancel">Stops it.</param>
     internal async Task<Sequence> CaptureAsync(
-        Prompt prompt, SteeringOptions? steering = null, Sequence? after = null, bool keep = false, CancellationToken cancel = default)
+        Prompt prompt, SteeringOptions? steering = null, CancellationToken cancel = default)
     {
         var ended = new TaskCompletionSource<Sequence>(TaskCreationOptions.RunContinuationsAsynchronously);
         var options = new GenerationOptions { MaxTokens = 0, Capture = true, Steering = steering };
         var sequence = new Sequence(prompt, options, Tokenizer, Network.Spec.Text.VocabularySize)
         {
-            After = after,
-            Keep = keep,
             OnFinish = (sequence, _) =>
             {
                 if (sequence.Error is { } error)

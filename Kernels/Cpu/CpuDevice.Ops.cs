@@ -26,6 +26,11 @@ public sealed unsafe partial class CpuDevice
                 work.SteerSlot = junction.SteerSlot.I32();
                 work.SteerScale = junction.SteerScale.F32();
                 work.Vectors = junction.Vectors.IsNone ? null : junction.Vectors.F32();
+                if (!junction.ProductSlot.IsNone && !junction.Products.IsNone)
+                {
+                    work.ProductSlot = junction.ProductSlot.I32();
+                    work.Products = junction.Products.F32();
+                }
             }
             if (!junction.CaptureSlot.IsNone)
             {
@@ -35,7 +40,7 @@ public sealed unsafe partial class CpuDevice
         }
         Norm(work, x, norm);
         Hold(x, delta, output, junction.SteerSlot, junction.SteerScale, junction.CaptureSlot);
-        Hold(junction.Vectors, junction.Captures);
+        Hold(junction.Vectors, junction.Captures, junction.ProductSlot, junction.Products);
     }
 
     private void Norm(NormWork work, Tensor x, in NormWeights norm)

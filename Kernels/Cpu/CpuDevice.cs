@@ -86,6 +86,14 @@ public sealed unsafe partial class CpuDevice : Device
     }
 
     /// <inheritdoc/>
+    public override void Copy(Tensor target, Tensor source)
+    {
+        Contract.Copy(target, source);
+        Bytes(source).CopyTo(Bytes(target));
+        Hold(target, source);
+    }
+
+    /// <inheritdoc/>
     protected override void Dispose(bool disposing)
     {
         if (!disposing)

@@ -31,6 +31,10 @@ internal unsafe struct NormWork : IWork
     public int* CaptureSlot;
     public float* Captures;
 
+    /// <summary>Per token; null for no products.</summary>
+    public int* ProductSlot;
+    public float* Products;
+
     public readonly void Run(int first, int end, int worker)
     {
         for (var t = first; t < end; t++)
@@ -42,6 +46,8 @@ internal unsafe struct NormWork : IWork
             {
                 row.Vector = Vectors + (long)steer * Columns;
                 row.Scale = SteerScale[t];
+                if (ProductSlot != null && ProductSlot[t] >= 0)
+                    row.Products = Products + (long)Contract.Index(nameof(Device.ResidualNorm), "product slot", ProductSlot[t], Junction.Products.Rows) * 2 * Junction.Layers + 2 * (Junction.Layer - 1);
             }
             var output = Output + (long)t * Columns;
             if (Lanes512.IsSupported)
@@ -61,6 +67,9 @@ internal unsafe ref struct NormRow
 
     public int Columns;
     public float* X, Delta, Capture, Vector;
+
+    /// <summary>Receives h · v before and after the edit; null for no products.</summary>
+    public float* Products;
     public float Scale;
 
     /// <summary>
@@ -70,11 +79,12 @@ internal unsafe ref struct NormRow
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public readonly void Run<T>(float* output, float* weight, float* bias, float epsilon, bool centered) where T : struct, ILanes<T>
     {
-        T s0 = T.Broadcast(0), s1 = s0, s2 = s0, s3 = s0;
+        T s0 = T.Broadcast(0), s1 = s0, s2 = s0, s3 = s0, before = s0, after = s0;
         var whole = Columns - Columns % (4 * Width);
         for (var i = 0; i < whole; i += 4 * Width)
         {
-            T a = Edit<T>(i, Width), b = Edit<T>(i + Width, Width), c = Edit<T>(i + 2 * Width, Width), d = Edit<T>(i + 3 * Width, Width);
+            T a = Edit(i, Width, ref before, ref after), b = Edit(i + Width, Width, ref before, ref after);
+            T c = Edit(i + 2 * Width, Width, ref before, ref after), d = Edit(i + 3 * Width, Width, ref before, ref after);
             s0 = centered ? s0 + a : T.MultiplyAdd(a, a, s0);
             s1 = centered ? s1 + b : T.MultiplyAdd(b, b, s1);
             s2 = centered ? s2 + c : T.MultiplyAdd(c, c, s2);
@@ -82,10 +92,12 @@ internal unsafe ref struct NormRow
         }
         for (var i = whole; i < Columns; i += Width)
         {
-            var a = Edit<T>(i, Columns - i);
+            var a = Edit(i, Columns - i, ref before, ref after);
             s0 = centered ? s0 + a : T.MultiplyAdd(a, a, s0);
         }
         var sum = LanesSums.Sum(s0 + s1 + (s2 + s3));
+        if (Products != null)
+            (Products[0], Products[1]) = (LanesSums.Sum(before), LanesSums.Sum(after));
         var mean = 0f;
         if (centered)
         {
@@ -120,7 +132,7 @@ internal unsafe ref struct NormRow
 
     /// <summary>Adds, captures and steers some elements, and stores them where that changed them; lanes past the end are 0.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private readonly T Edit<T>(int i, int count) where T : struct, ILanes<T>
+    private readonly T Edit<T>(int i, int count, ref T before, ref T after) where T : struct, ILanes<T>
     {
         var x = LanesSums.Load<T>(X + i, count);
         if (Delta == null)
@@ -130,7 +142,14 @@ internal unsafe ref struct NormRow
             LanesSums.Store(x, Capture + i, count);
         // Two roundings, as the definition has them: every instruction set gives the same bits.
         if (Vector != null)
-            x -= T.Broadcast(Scale) * LanesSums.Load<T>(Vector + i, count);
+        {
+            var v = LanesSums.Load<T>(Vector + i, count);
+            if (Products != null)
+                before = T.MultiplyAdd(x, v, before);
+            x -= T.Broadcast(Scale) * v;
+            if (Products != null)
+                after = T.MultiplyAdd(x, v, after);
+        }
         LanesSums.Store(x, X + i, count);
         return x;
     }

@@ -37,10 +37,24 @@ public sealed partial class ReferenceDevice
         if (!junction.SteerSlot.IsNone)
         {
             var row = Contract.SlotRow(junction, junction.SteerSlot.Integers()[token], junction.Vectors.Rows, "steer");
-            if (row >= 0)
-                for (var i = 0; i < h.Length; i++)
-                    h[i] -= junction.SteerScale.Values()[token] * junction.Vectors.Row(row)[i];
+            if (row < 0)
+                return;
+            var product = junction.ProductSlot.IsNone ? -1 : junction.ProductSlot.Integers()[token];
+            if (product >= 0)
+                junction.Products.Row(product)[2 * (junction.Layer - 1)] = (float)Dot(h, junction.Vectors.Row(row));
+            for (var i = 0; i < h.Length; i++)
+                h[i] -= junction.SteerScale.Values()[token] * junction.Vectors.Row(row)[i];
+            if (product >= 0)
+                junction.Products.Row(product)[2 * (junction.Layer - 1) + 1] = (float)Dot(h, junction.Vectors.Row(row));
         }
+    }
+
+    private static double Dot(ReadOnlySpan<double> a, ReadOnlySpan<double> b)
+    {
+        var sum = 0.0;
+        for (var i = 0; i < a.Length; i++)
+            sum += a[i] * b[i];
+        return sum;
     }
 
     private static void Norm(Span<double> output, ReadOnlySpan<double> x, in NormWeights norm)

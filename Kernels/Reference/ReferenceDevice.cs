@@ -69,6 +69,16 @@ public sealed partial class ReferenceDevice : Device
     }
 
     /// <inheritdoc/>
+    public override void Copy(Tensor target, Tensor source)
+    {
+        Contract.Copy(target, source);
+        if (source.Type == DType.I32)
+            source.Integers().CopyTo(target.Integers());
+        else
+            source.Values().CopyTo(target.Values());
+    }
+
+    /// <inheritdoc/>
     public override void Download(Tensor source, Span<float> target)
     {
         Count(target.Length, source.Count);

@@ -114,7 +114,7 @@ internal sealed class Answer : IDisposable
             Steering = Decision.Mode == SteeringMode.Off
                 ? new("off", null, null, 0, null, null, null)
                 : new(SteeringRequest.Word(Decision.Mode), Decision.Set?.Name, Steering!.Vectors.Hash, Decision.Alpha, SteeringRequest.Word(Decision.Scope), Decision.Layers?.ToString() ?? "all", Decision.RaisedFrom),
-            Prompt = new(Question.TokenIds, Serving.Receipt.HashOf<int>(Question.Prompt.Tokens), [.. Question.Prompt.Images.Select(image => Serving.Receipt.HashOf<float>(image.Pixels))], TextAloneIds),
+            Prompt = new(Question.TokenIds, Serving.Receipt.HashOf<int>(Question.Prompt.Tokens), [.. Question.Prompt.Images.Select(image => image.Content.ToString())], TextAloneIds),
             Sampling = ReceiptSampling.Of(sequence.Options, Settings.Format?.Source),
             Answer = new(ids, Serving.Receipt.HashOf<int>(ids), sequence.LogitsHash, FinishWord(sequence.Finish)),
             Telemetry = ReceiptTelemetry.Of(sequence.Telemetry),

@@ -45,6 +45,73 @@ public class ResidualNormTests
         [.. Enumerable.Range(0, tokens).Select(t => t % 4 - 1)], [.. Enumerable.Range(0, tokens).Select(t => 0.5f + t % 3)],
         [.. Enumerable.Range(0, tokens).Select(t => t is 2 or 4 ? t / 2 - 1 : -1 - t)]);
 
+    /// <summary>Products of the steered tokens that ask for them, before and after the edit; others' rows stay as they were, and x and output are the same without.</summary>
+    [Test]
+    public void Products_are_the_dot_products_before_and_after_the_edit([Values(1, 7, 16, 64, 100, 257)] int columns, [Values(1, 4)] int layer)
+    {
+        const int Tokens = 9, Observed = 4;
+        float[] x = Noise(Tokens * columns, 1, 2), delta = Noise(Tokens * columns, 2), vectors = Noise(Slots * Layers * columns, 9);
+        int[] steer = [.. Enumerable.Range(0, Tokens).Select(t => t % 4 - 1)], product = [-1, 2, -1, 0, 3, -1, 1, -1, -1];
+        float[] scales = [.. Enumerable.Range(0, Tokens).Select(t => t == 3 ? 0 : 0.5f + t % 3)];
+        foreach (var device in Devices)
+        {
+            (float[] X, float[] Output, float[] Products) Run(bool observe)
+            {
+                Tensor tx = device.Activations(x, columns), td = device.Activations(delta, columns), output = device.Activations(new float[x.Length], columns);
+                float[] before = [.. Enumerable.Repeat(1e6f, Observed * 2 * Layers)];
+                var products = device.Floats(before, 2 * Layers);
+                device.ResidualNorm(tx, td, output, new(device.Floats(Noise(columns, 5), columns), default, 1e-6f, false), new(
+                    layer, Layers, device.Integers(steer), device.Floats(scales, Tokens), device.Floats(vectors, columns), default, default,
+                    observe ? device.Integers(product) : default, observe ? products : default));
+                return (device.Get(tx), device.Get(output), device.Get(products));
+            }
+            var (with, without) = (Run(true), Run(false));
+            Assert.That(with.X, Is.EqualTo(without.X));
+            Assert.That(with.Output, Is.EqualTo(without.Output));
+            for (var row = 0; row < Observed; row++)
+                for (var column = 0; column < 2 * Layers; column++)
+                {
+                    var t = Array.IndexOf(product, row);
+                    var expected = 1e6;
+                    if (steer[t] >= 0 && column / 2 == layer - 1)
+                    {
+                        double size = 0;
+                        expected = 0;
+                        for (var i = 0; i < columns; i++)
+                        {
+                            double v = vectors[(steer[t] * Layers + layer - 1) * columns + i], h = (double)x[t * columns + i] + delta[t * columns + i];
+                            expected += (column % 2 == 0 ? h : h - scales[t] * v) * v;
+                            size += Math.Abs(h * v);
+                        }
+                        Assert.That(with.Products[row * 2 * Layers + column], Is.EqualTo(expected).Within(1e-5 * (1 + size)), $"{device.Name}, row {row}, column {column}");
+                    }
+                    else
+                    {
+                        Assert.That(with.Products[row * 2 * Layers + column], Is.EqualTo(1e6f), $"{device.Name}, row {row}, column {column}");
+                    }
+                }
+        }
+    }
+
+    [Test]
+    public void Copies_are_the_rows_as_they_lie([Values(DType.F32, DType.BF16, DType.U8, DType.I32)] DType type)
+    {
+        foreach (var device in Devices)
+        {
+            var (source, target) = (device.Allocate(type, 5, 7), device.Allocate(type, 9, 7));
+            int[] numbers = [.. Enumerable.Range(0, 35).Select(i => i * 7 % 200)];
+            if (type == DType.I32)
+                device.Upload(numbers, source);
+            else
+                device.Upload(Array.ConvertAll(numbers, n => (float)n), source);
+            device.Copy(target.Slice(3, 2), source.Slice(1, 2));
+            var copied = new float[63];
+            device.Download(target, copied);
+            Assert.That(copied, Is.EqualTo((float[])[.. new float[21], .. numbers[7..21].Select(n => (float)n), .. new float[28]]), device.Name);
+            Assert.That(() => device.Copy(target, source), Throws.ArgumentException.With.Message.Contains("equal types and shapes"));
+        }
+    }
+
     [Test]
     public void Is_the_oracles_at_odd_sizes([Values] bool centered, [Values(1, 2, 3, 5, 7, 17, 33)] int tokens, [Values(0, 1, 4)] int layer)
     {

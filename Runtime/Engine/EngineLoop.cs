@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using System.Diagnostics;
 
 namespace Trimtab.Engine;
 
@@ -10,6 +11,10 @@ public sealed class EngineLoop : IDisposable
     private readonly AutoResetEvent _wake = new(false);
     private readonly Thread _thread;
     private volatile bool _stopping;
+    private int _open; // sequences that were submitted and have not ended
+    private long _refused;
+    private long _lastEnd;
+    private double _pace = 1; // seconds from one end to the next, smoothed
 
     /// <summary>Starts the thread.</summary>
     /// <param name="engine">The engine; owned from here on.</param>
@@ -24,22 +29,40 @@ public sealed class EngineLoop : IDisposable
     public int ContextLength => _engine.ContextLength;
 
     /// <inheritdoc cref="Engine.Statistics"/>
-    public EngineStatistics Statistics => _engine.Statistics;
-
-    /// <inheritdoc cref="Engine.KeepPages"/>
-    internal int KeepPages => _engine.KeepPages;
+    public EngineStatistics Statistics => _engine.Statistics with { Refused = Interlocked.Read(ref _refused) };
 
     /// <summary>Hands a sequence to the engine; its callbacks tell the rest.</summary>
     /// <exception cref="ArgumentException">It cannot run here (see <see cref="Engine.Add"/>).</exception>
+    /// <exception cref="EngineBusyException">As many wait as may.</exception>
     /// <exception cref="ObjectDisposedException">The loop has ended.</exception>
     public void Submit(Sequence sequence)
     {
         ObjectDisposedException.ThrowIf(_stopping, this);
         _engine.Check(sequence);
+        foreach (var image in sequence.Prompt.Images)
+            _ = image.Content; // hashed here: the engine's thread has better to do
+        var open = Interlocked.Increment(ref _open);
+        if (open > _engine.MaxOpen)
+        {
+            Interlocked.Decrement(ref _open);
+            Interlocked.Increment(ref _refused);
+            throw new EngineBusyException(open - 1, TimeSpan.FromSeconds(Math.Clamp(Volatile.Read(ref _pace) * open / 2, 1, 60)));
+        }
+        sequence.Ended = End;
+        sequence.Submitted = Stopwatch.GetTimestamp();
         _submitted.Enqueue(sequence);
         _wake.Set();
         if (_stopping && !_thread.IsAlive)
             Drain();
+    }
+
+    private void End()
+    {
+        Interlocked.Decrement(ref _open);
+        var (now, last) = (Stopwatch.GetTimestamp(), _lastEnd);
+        _lastEnd = now;
+        if (last > 0)
+            Volatile.Write(ref _pace, .9 * _pace + .1 * Math.Min(60, Stopwatch.GetElapsedTime(last, now).TotalSeconds));
     }
 
     private void Run()

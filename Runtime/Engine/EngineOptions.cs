@@ -23,8 +23,8 @@ public sealed record EngineOptions
     /// <summary>Prompt tokens in one step while other sequences decode: what a long prompt delays their next token by; 0: no limit but the step's.</summary>
     public int PrefillChunk { get; init; }
 
-    /// <summary>Sequences that may be submitted beyond those that run; one more is refused with <see cref="EngineBusyException"/>.</summary>
-    public int MaxWaiting { get; init; } = 1024;
+    /// <summary>Sequences that may be submitted beyond those that run; one more is refused with <see cref="EngineBusyException"/>. 0: no limit.</summary>
+    public int MaxWaiting { get; init; }
 
     /// <summary>Images whose features stay on the device for later prompts, least recently used first out; at least a context's images have room.</summary>
     public int CachedImages { get; init; } = 16;

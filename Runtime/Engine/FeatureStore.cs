@@ -2,41 +2,92 @@ using Trimtab.Kernels;
 
 namespace Trimtab.Engine;
 
-/// <summary>Rows of projected image features on the device, lent to sequences from their admission to the end of their prefill.</summary>
+/// <summary>
+/// Projected image features on the device, found by their image's content. Sequences hold those that they still read; the others stay until their
+/// rows are needed, longest unused first. Not thread-safe: the engine's own.
+/// </summary>
+/// <param name="device">The device.</param>
+/// <param name="rows">Rows there are.</param>
+/// <param name="width">D: columns of a row.</param>
 internal sealed class FeatureStore(Device device, int rows, int width) : IDisposable
 {
     private readonly List<(int Start, int Count)> _free = [(0, rows)]; // ascending, never adjacent
+    private readonly Dictionary<long, Entry> _entries = [];
+    private readonly LinkedList<long> _idle = new(); // longest unused first
     private Tensor _features;
+
+    private sealed class Entry
+    {
+        public int Start, Count, Users;
+        public LinkedListNode<long>? Idle;
+    }
 
     /// <summary>[rows, D], or none before the first image.</summary>
     public Tensor Features => _features;
 
-    /// <summary>Takes consecutive rows.</summary>
+    /// <summary>Rows that no sequence holds.</summary>
+    public int FreeRows => rows - _entries.Values.Where(entry => entry.Users > 0).Sum(entry => entry.Count);
+
+    /// <summary>Holds an image's features if they are here.</summary>
+    /// <returns>The first row, or −1.</returns>
+    public int Hold(long image)
+    {
+        if (!_entries.TryGetValue(image, out var entry))
+            return -1;
+        if (entry.Users++ == 0)
+        {
+            _idle.Remove(entry.Idle!);
+            entry.Idle = null;
+        }
+        return entry.Start;
+    }
+
+    /// <summary>Takes consecutive rows for images that are not here yet, and holds each once.</summary>
     /// <returns>The first row, or −1 when no gap is large enough now.</returns>
-    public int Take(int count)
+    public int Take(IReadOnlyList<(long Image, int Rows)> images)
     {
         if (_features.IsNone)
             _features = device.Allocate(device.ActivationType, rows, width);
-        var at = _free.FindIndex(f => f.Count >= count);
-        if (at < 0)
-            return -1;
+        var count = images.Sum(image => image.Rows);
+        int at;
+        while ((at = _free.FindIndex(f => f.Count >= count)) < 0)
+        {
+            if (_idle.First is not { } oldest)
+                return -1;
+            Forget(oldest.Value);
+        }
         var (start, length) = _free[at];
         if (length == count)
             _free.RemoveAt(at);
         else
             _free[at] = (start + count, length - count);
+        var row = start;
+        foreach (var (image, n) in images)
+        {
+            _entries.Add(image, new() { Start = row, Count = n, Users = 1 });
+            row += n;
+        }
         return start;
     }
 
-    /// <summary>Gives rows back.</summary>
-    public void Return(int start, int count)
+    /// <summary>Ends one use.</summary>
+    public void Return(long image)
     {
-        if (count == 0)
-            return;
-        var at = _free.FindIndex(f => f.Start > start);
+        var entry = _entries[image];
+        if (--entry.Users == 0)
+            entry.Idle = _idle.AddLast(image);
+    }
+
+    /// <summary>Gives up an image's rows, because nothing was written to them.</summary>
+    public void Forget(long image)
+    {
+        _entries.Remove(image, out var entry);
+        if (entry!.Idle is not null)
+            _idle.Remove(entry.Idle);
+        var at = _free.FindIndex(f => f.Start > entry.Start);
         if (at < 0)
             at = _free.Count;
-        _free.Insert(at, (start, count));
+        _free.Insert(at, (entry.Start, entry.Count));
         Join(at);
         Join(at - 1);
     }

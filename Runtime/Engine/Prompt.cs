@@ -1,10 +1,38 @@
+using System.Runtime.InteropServices;
+using System.Security.Cryptography;
+
 namespace Trimtab.Engine;
+
+/// <summary>SHA-256 of what the vision encoder sees of an image.</summary>
+/// <param name="A">Bytes 0 to 7, and so on, as numbers of this machine.</param>
+/// <param name="B">Bytes 8 to 15.</param>
+/// <param name="C">Bytes 16 to 23.</param>
+/// <param name="D">Bytes 24 to 31.</param>
+public readonly record struct ContentHash(ulong A, ulong B, ulong C, ulong D)
+{
+    /// <summary>The hash of numbers, as they lie in memory.</summary>
+    public static ContentHash Of(ReadOnlySpan<float> values)
+    {
+        Span<ulong> hash = stackalloc ulong[4];
+        SHA256.HashData(MemoryMarshal.AsBytes(values), MemoryMarshal.AsBytes(hash));
+        return new(hash[0], hash[1], hash[2], hash[3]);
+    }
+
+    /// <summary>Hexadecimal, as other programs print a SHA-256.</summary>
+    public override string ToString() => Convert.ToHexStringLower(MemoryMarshal.AsBytes([A, B, C, D]));
+}
 
 /// <summary>An image in a prompt: where its rows stand and what the vision encoder will see.</summary>
 /// <param name="Start">Position of its first row in the prompt.</param>
 /// <param name="Rows">Rows (tokens) that it takes.</param>
-/// <param name="Pixels">Normalised pixels, [3 · H · W] channel planes.</param>
-public sealed record PromptImage(int Start, int Rows, float[] Pixels);
+/// <param name="Pixels">Normalised pixels, [3 · H · W] channel planes; not changed once the prompt was submitted.</param>
+public sealed record PromptImage(int Start, int Rows, float[] Pixels)
+{
+    private readonly Lazy<ContentHash> _content = new(() => ContentHash.Of(Pixels));
+
+    /// <summary>What identifies its content: images of equal pixels share features, keys and values.</summary>
+    public ContentHash Content => _content.Value;
+}
 
 /// <summary>A prompt as the decoder reads it: token ids, and the image token repeated once for every image row.</summary>
 /// <param name="Tokens">Token ids.</param>

@@ -101,18 +101,24 @@ public sealed class Sequence
     /// <summary>Is shown, on the engine's thread, the logits that each token is drawn from.</summary>
     public LogitsObserver? OnLogits { get; init; }
 
-    /// <summary>Leaves its keys and values in the cache, where there is room, for one that goes on <see cref="After"/> it; <see cref="Cancel"/> gives them up.</summary>
-    internal bool Keep { get; init; }
-
-    /// <summary>An ended sequence with the same prompt (the same object) and other steering, of which it takes over what was kept.</summary>
-    internal Sequence? After { get; set; }
+    /// <summary>Is told, on the engine's thread, of the end, after everyone else.</summary>
+    internal Action? Ended { get; set; }
 
     internal Sampler Sampler { get; }
     internal List<int> Tokens { get; } = [];
+    internal long Arrival { get; set; }      // number in the engine's queue: the smaller the older
+    internal long Submitted { get; set; }    // timestamp
     internal int Computed { get; set; }      // positions whose keys and values are in the cache
-    internal int[] Pages { get; set; } = []; // page numbers, enough for prompt and answer
-    internal int FeatureRow { get; set; }    // first row of its image features
-    internal int FeatureCount { get; set; }  // rows of image features that it still holds
+    internal int Planned { get; set; }       // positions of the step at hand
+    internal int Unobserved { get; set; }    // first position that telemetry has not seen
+    internal List<Page> Held { get; } = [];  // pages in order
+    internal List<int> PageNumbers { get; } = []; // their numbers
+    internal int Published { get; set; }     // of them, those whose contents the pool knows
+    internal List<PositionKey> PositionKeys { get; } = [];
+    internal long Root { get; set; }         // of its pages
+    internal long Edit { get; set; }         // number of its steering
+    internal long[] ImageNumbers { get; set; } = [];
+    internal int[] FeatureRows { get; set; } = []; // first row of each image's features while it holds them, else −1
     internal int SteerSlot { get; set; } = -1;
     internal long PrefillStart { get; set; }
     internal long FirstToken { get; set; }
@@ -121,7 +127,9 @@ public sealed class Sequence
 
     internal int Length => Prompt.Tokens.Length + Tokens.Count;
     internal int Limit => Prompt.Tokens.Length + Options.MaxTokens;
-    internal bool InPrefill => Computed < Prompt.Tokens.Length;
+
+    /// <summary>Whether more than the last drawn token is to be computed: the prompt, or all of it again.</summary>
+    internal bool InPrefill => Tokens.Count == 0 || Length - Computed > 1;
 
     /// <summary>Whether anything depends on the text: a listener or a stop text.</summary>
     private bool IsHeard => OnToken is not null || OnFinish is not null || Options.Stop.Count > 0;
@@ -188,7 +196,14 @@ public sealed class Sequence
             if (!stopped)
                 rest += _stops.Flush();
         }
-        OnFinish?.Invoke(this, rest);
+        try
+        {
+            OnFinish?.Invoke(this, rest);
+        }
+        finally
+        {
+            Ended?.Invoke();
+        }
     }
 
     private static TimeSpan Elapsed(long from, long to) => from == 0 || to == 0 ? default : Stopwatch.GetElapsedTime(from, to);

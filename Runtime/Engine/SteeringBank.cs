@@ -32,6 +32,9 @@ internal sealed class SteeringBank(Device device, int layers, int width) : IDisp
     /// <summary>F32 [capacity · L, D], or none before the first use.</summary>
     public Tensor Vectors { get; private set; }
 
+    /// <summary>Uses of all slots.</summary>
+    public int Uses => _slots.Sum(slot => slot.Users);
+
     /// <summary>The slot of these vectors and layers; uploads them where no slot has them yet.</summary>
     public int Acquire(SteeringOptions steering)
     {

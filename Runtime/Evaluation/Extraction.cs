@@ -159,7 +159,7 @@ public static class Extraction
         {
             return InFlight.RunAsync(file.Done, anchors.Count, async (i, stop) =>
             {
-                var (with, alone) = await BothAsync(i, keep: false, stop).ConfigureAwait(false);
+                var (with, alone) = await BothAsync(i, stop).ConfigureAwait(false);
                 return Less(with.States!, alone.States!);
             }, (_, difference) => Append(file, difference), cancel);
         }
@@ -168,63 +168,39 @@ public static class Extraction
         public async Task SequentialAsync(ExtractionFile file, ShiftExtraction extraction, CancellationToken cancel)
         {
             var n = anchors.Count;
-            var kept = new Sequence?[n]; // of each anchor, the last run whose keys and values the engine may still have
-            var room = model.KeepPages;
-            bool Keep(int i, Prompt prompt, int layer)
+            await InFlight.RunAsync(file.Done, n, async (i, stop) =>
             {
-                if (layer == _layers || kept[i] is null && (room -= KvCache.PagesFor(prompt.Tokens.Length)) < 0)
-                    return false;
-                return true;
-            }
-            try
-            {
-                await InFlight.RunAsync(file.Done, n, async (i, stop) =>
-                {
-                    var pair = Pair(i);
-                    var keep = Keep(i, pair.WithImages, 1);
-                    var (with, alone) = await BothAsync(pair, keep, stop).ConfigureAwait(false);
-                    float[] record = [.. alone.States!, .. Less(with.States.AsSpan(0, _width), alone.States.AsSpan(0, _width))];
-                    if (keep)
-                        kept[i] = Emptied(with);
-                    return record;
-                }, (_, record) => Append(file, record), cancel).ConfigureAwait(false);
+                var (with, alone) = await BothAsync(i, stop).ConfigureAwait(false);
+                return (float[])[.. alone.States!, .. Less(with.States.AsSpan(0, _width), alone.States.AsSpan(0, _width))];
+            }, (_, record) => Append(file, record), cancel).ConfigureAwait(false);
 
-                var directions = new float[]?[_layers];
-                for (var layer = 2; layer <= _layers; layer++)
-                {
-                    directions[layer - 2] = extraction.MeanOf(layer - 2);
-                    var steering = new SteeringOptions(ShiftVectors.Create(directions), 1, SteeringScope.Prefill);
-                    var (at, first) = ((layer - 1) * n, (layer - 1) * _width);
-                    if (file.Done >= at + n)
-                        continue;
-                    await InFlight.RunAsync(file.Done - at, n, async (i, stop) =>
-                    {
-                        var prompt = kept[i]?.Prompt ?? Pair(i).WithImages;
-                        var keep = Keep(i, prompt, layer);
-                        var sequence = await Guarded(i, model.CaptureAsync(prompt, steering, kept[i], keep, stop)).ConfigureAwait(false);
-                        var state = sequence.States.AsSpan(first, _width).ToArray();
-                        kept[i] = keep ? Emptied(sequence) : null;
-                        return state;
-                    }, (i, state) =>
-                    {
-                        var alone = new float[_width];
-                        file.ReadText(i, layer - 1, alone);
-                        Append(file, Less(state, alone));
-                    }, cancel).ConfigureAwait(false);
-                }
-            }
-            finally
+            var directions = new float[]?[_layers];
+            for (var layer = 2; layer <= _layers; layer++)
             {
-                foreach (var sequence in kept)
-                    sequence?.Cancel();
+                directions[layer - 2] = extraction.MeanOf(layer - 2);
+                var steering = new SteeringOptions(ShiftVectors.Create(directions), 1, SteeringScope.Prefill);
+                var (at, first) = ((layer - 1) * n, (layer - 1) * _width);
+                if (file.Done >= at + n)
+                    continue;
+                // The engine still has most of a prompt's keys and values: all positions but the last are as they were.
+                await InFlight.RunAsync(file.Done - at, n, async (i, stop) =>
+                {
+                    var sequence = await Guarded(i, model.CaptureAsync(Pair(i).WithImages, steering, stop)).ConfigureAwait(false);
+                    return sequence.States.AsSpan(first, _width).ToArray();
+                }, (i, state) =>
+                {
+                    var alone = new float[_width];
+                    file.ReadText(i, layer - 1, alone);
+                    Append(file, Less(state, alone));
+                }, cancel).ConfigureAwait(false);
             }
         }
 
-        private Task<(Sequence With, Sequence Alone)> BothAsync(int i, bool keep, CancellationToken cancel) => Guarded(i, BothAsync(Pair(i), keep, cancel));
+        private Task<(Sequence With, Sequence Alone)> BothAsync(int i, CancellationToken cancel) => Guarded(i, BothAsync(Pair(i), cancel));
 
-        private async Task<(Sequence With, Sequence Alone)> BothAsync(PromptPair pair, bool keep, CancellationToken cancel)
+        private async Task<(Sequence With, Sequence Alone)> BothAsync(PromptPair pair, CancellationToken cancel)
         {
-            var (with, alone) = (model.CaptureAsync(pair.WithImages, keep: keep, cancel: cancel), model.CaptureAsync(pair.TextAlone, cancel: cancel));
+            var (with, alone) = (model.CaptureAsync(pair.WithImages, cancel: cancel), model.CaptureAsync(pair.TextAlone, cancel: cancel));
             await Task.WhenAll(with, alone).ConfigureAwait(false);
             return (await with.ConfigureAwait(false), await alone.ConfigureAwait(false));
         }
@@ -239,13 +215,6 @@ public static class Extraction
         {
             file.Append(record);
             options.Progress?.Report(new(file.Done, file.Total));
-        }
-
-        /// <summary>A sequence that is kept for its pages needs no states, which are as large as a record.</summary>
-        private static Sequence Emptied(Sequence sequence)
-        {
-            (sequence.States, sequence.Logits) = (null, null);
-            return sequence;
         }
 
         private static float[] Less(ReadOnlySpan<float> left, ReadOnlySpan<float> right)

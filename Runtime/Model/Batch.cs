@@ -26,6 +26,7 @@ public sealed class Batch
         SteerSlot = new int[maxTokens];
         SteerScale = new float[maxTokens];
         CaptureSlot = new int[maxTokens];
+        ProductSlot = new int[maxTokens];
         Pages = new int[maxSequences * maxPages];
         SampleRow = new int[maxSamples];
     }
@@ -54,6 +55,9 @@ public sealed class Batch
     /// <summary>Tokens whose states are captured in this step.</summary>
     public int Captures { get; private set; }
 
+    /// <summary>Tokens whose projections on their steering vectors are wanted in this step.</summary>
+    public int Products { get; private set; }
+
     internal int[] Rows { get; }           // [T] token id, or -1 - row of the image features
     internal int[] Sequence { get; }       // [T] row of Pages
     internal int[] Position { get; }       // [T]
@@ -62,11 +66,12 @@ public sealed class Batch
     internal int[] SteerSlot { get; }      // [T] negative: not steered
     internal float[] SteerScale { get; }   // [T] alpha
     internal int[] CaptureSlot { get; }    // [T] negative: not captured
+    internal int[] ProductSlot { get; }    // [T] negative: not observed
     internal int[] Pages { get; }          // [sequences, MaxPages]
     internal int[] SampleRow { get; }      // [R] token index in this step
 
     /// <summary>Forgets the last step.</summary>
-    public void Clear() => Tokens = Sequences = Samples = Captures = 0;
+    public void Clear() => Tokens = Sequences = Samples = Captures = Products = 0;
 
     /// <summary>Adds a sequence and its page table; its tokens follow.</summary>
     /// <returns>Its number in this step.</returns>
@@ -94,7 +99,7 @@ public sealed class Batch
         StoreRow[t] = Pages[sequence * MaxPages + position / KvCache.PageSize] * KvCache.PageSize + position % KvCache.PageSize;
         SteerSlot[t] = steerSlot;
         SteerScale[t] = steerScale;
-        CaptureSlot[t] = -1;
+        CaptureSlot[t] = ProductSlot[t] = -1;
         return t;
     }
 
@@ -109,4 +114,8 @@ public sealed class Batch
     /// <summary>Captures a token's residual stream at every layer's output.</summary>
     /// <returns>The row group of the captures.</returns>
     public int Capture(int token) => CaptureSlot[token] = Captures++;
+
+    /// <summary>Observes a token that has a steer slot: h · v before and after the edit at every layer.</summary>
+    /// <returns>The row of the products.</returns>
+    public int Observe(int token) => ProductSlot[token] = Products++;
 }

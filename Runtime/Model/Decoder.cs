@@ -55,7 +55,8 @@ public sealed class Decoder : IDisposable
             _device.Linear(delta, gated, layer.Down, layer.DownBias, Epilogue.None);
             var next = l + 1 < layers.Length ? layers[l + 1].AttentionNorm : _weights.FinalNorm;
             _device.ResidualNorm(x, delta, h, next, new(
-                l + 1, layers.Length, step.SteerSlot, step.SteerScale, vectors, step.CaptureSlot, step.Captures));
+                l + 1, layers.Length, step.SteerSlot, step.SteerScale, vectors, step.CaptureSlot, step.Captures,
+                step.ProductSlot, step.Products));
         }
         if (step.Samples == 0)
             return;

@@ -15,15 +15,15 @@ public enum KvType
 
 /// <summary>
 /// Keys and values of every decoder layer in pages of <see cref="PageSize"/> positions. A sequence owns a list of page
-/// numbers; position p lies in row page[p / PageSize] · PageSize + p % PageSize of each layer.
+/// numbers (the engine's <c>PagePool</c> deals them out); position p lies in row page[p / PageSize] · PageSize + p % PageSize of each layer.
 /// </summary>
 public sealed class KvCache : IDisposable
 {
     /// <summary>Positions a page: small enough that little of a last page is wasted, one SIMD register of keys.</summary>
     public const int PageSize = 16;
 
+    private readonly Device _device;
     private readonly KvLayer[] _layers;
-    private readonly Stack<int> _free;
 
     /// <summary>Allocates room for <paramref name="positions"/> positions of all sequences together.</summary>
     /// <param name="device">Where the cache lives.</param>
@@ -33,7 +33,7 @@ public sealed class KvCache : IDisposable
     /// <exception cref="NotSupportedException">The device does not attend to that form.</exception>
     public KvCache(Device device, TextSpec spec, int positions, KvType type = KvType.F32)
     {
-        Pages = (positions + PageSize - 1) / PageSize;
+        (_device, Pages) = (device, (positions + PageSize - 1) / PageSize);
         var stored = Stored(device, type);
         if (!device.Caches(stored))
             throw new NotSupportedException($"the device ({device.Name}) keeps no {type} keys and values");
@@ -47,14 +47,10 @@ public sealed class KvCache : IDisposable
                 PageSize,
                 type == KvType.Int8 ? device.Allocate(DType.F32, rows, 2 * spec.KeyValueHeads) : default);
         }
-        _free = new(Enumerable.Range(0, Pages).Reverse());
     }
 
     /// <summary>Number of pages.</summary>
     public int Pages { get; }
-
-    /// <summary>Pages that no sequence holds.</summary>
-    public int FreePages => _free.Count;
 
     /// <summary>Bytes that one position of one layer takes.</summary>
     public static int PositionBytes(Device device, TextSpec spec, KvType type)
@@ -73,12 +69,19 @@ public sealed class KvCache : IDisposable
     /// <summary>Keys and values of a layer, 0-based.</summary>
     public KvLayer this[int layer] => _layers[layer];
 
-    /// <summary>Takes a free page.</summary>
-    /// <exception cref="InvalidOperationException">None is left.</exception>
-    public int Take() => _free.TryPop(out var page) ? page : throw new InvalidOperationException("the KV cache has no free page");
+    /// <summary>Copies all layers' keys and values of a page to another.</summary>
+    public void CopyPage(int from, int to)
+    {
+        foreach (var layer in _layers)
+        {
+            Copy(layer.Keys);
+            Copy(layer.Values);
+            if (!layer.Scales.IsNone)
+                Copy(layer.Scales);
+        }
 
-    /// <summary>Gives a page back.</summary>
-    public void Return(int page) => _free.Push(page);
+        void Copy(Tensor rows) => _device.Copy(rows.Slice(to * PageSize, PageSize), rows.Slice(from * PageSize, PageSize));
+    }
 
     /// <summary>Frees the memory.</summary>
     public void Dispose()

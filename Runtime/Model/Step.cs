@@ -14,7 +14,7 @@ public sealed class Step : IDisposable
     private readonly float[] _rotaryHost; // [maxT, R]
 
     // The batch as tensors; row-sliced to T, then seen as [1, T].
-    private readonly Tensor _rows, _sequence, _position, _storeRow, _steerSlot, _captureSlot; // I32 [maxT, 1]
+    private readonly Tensor _rows, _sequence, _position, _storeRow, _steerSlot, _captureSlot, _productSlot; // I32 [maxT, 1]
     private readonly Tensor _steerScale; // F32 [maxT, 1]
     private readonly Tensor _pages;      // I32 [maxS, maxP]
     private readonly Tensor _rotary;     // F32 [maxT, R]
@@ -47,6 +47,7 @@ public sealed class Step : IDisposable
         _storeRow = Own(DType.I32, t, 1);
         _steerSlot = Own(DType.I32, t, 1);
         _captureSlot = Own(DType.I32, t, 1);
+        _productSlot = Own(DType.I32, t, 1);
         _steerScale = Own(DType.F32, t, 1);
         _pages = Own(DType.I32, capacity.MaxSequences, capacity.MaxPages);
         _rotary = Own(DType.F32, t, spec.Rope.Dimension);
@@ -59,6 +60,7 @@ public sealed class Step : IDisposable
         _gated = Own(type, t, spec.IntermediateSize);
         _taken = Own(type, r, spec.HiddenSize);
         _logits = Own(type, r, spec.VocabularySize);
+        Products = Own(DType.F32, capacity.MaxSequences, 2 * spec.Layers);
         Captures = Own(DType.F32, Math.Max(1, maxCaptures) * spec.Layers, spec.HiddenSize);
     }
 
@@ -68,6 +70,9 @@ public sealed class Step : IDisposable
     /// <summary>F32 [captures · L, D]: the states captured in the last step.</summary>
     public Tensor Captures { get; }
 
+    /// <summary>F32 [observed, 2 · L]: h · v before and after the edit, in the last step; at most one token of each sequence.</summary>
+    public Tensor Products { get; }
+
     internal int Tokens { get; private set; }
     internal int Samples { get; private set; }
     internal TokenMap Map { get; private set; }
@@ -76,6 +81,7 @@ public sealed class Step : IDisposable
     internal Tensor SteerSlot => Vector(_steerSlot, Tokens);
     internal Tensor SteerScale => Vector(_steerScale, Tokens);
     internal Tensor CaptureSlot => Vector(_captureSlot, Tokens);
+    internal Tensor ProductSlot => Vector(_productSlot, Tokens);
     internal Tensor SampleRow => Vector(_sampleRow, Samples);
     internal Tensor Rotary => _rotary.Slice(0, Tokens);
     internal Tensor X => _x.Slice(0, Tokens);
@@ -100,6 +106,7 @@ public sealed class Step : IDisposable
         _device.Upload(batch.StoreRow.AsSpan(0, t), Vector(_storeRow, t));
         _device.Upload(batch.SteerSlot.AsSpan(0, t), Vector(_steerSlot, t));
         _device.Upload(batch.CaptureSlot.AsSpan(0, t), Vector(_captureSlot, t));
+        _device.Upload(batch.ProductSlot.AsSpan(0, t), Vector(_productSlot, t));
         _device.Upload(batch.SteerScale.AsSpan(0, t), Vector(_steerScale, t));
         _device.Upload(batch.Pages.AsSpan(0, batch.Sequences * batch.MaxPages), _pages.Slice(0, batch.Sequences));
         if (Samples > 0)

@@ -1,0 +1,182 @@
+using System.Diagnostics;
+using System.Runtime.InteropServices;
+using Trimtab.Model;
+using Trimtab.Steering;
+
+namespace Trimtab.Engine;
+
+// A step's batch: what is planned, filled in, and delivered.
+public sealed partial class Engine
+{
+    /// <summary>One token of each decoding sequence, then chunks of the prefilling ones within the budget, the oldest first.</summary>
+    private void Plan()
+    {
+        foreach (var sequence in _running)
+            sequence.Planned = 0;
+        var decoding = 0;
+        for (var i = 0; i < _running.Count; i++)
+        {
+            var sequence = _running[i];
+            if (sequence.InPrefill || !Reserve(sequence, sequence.Computed + 1))
+                continue; // the youngest without a page waits for one
+            sequence.Planned = 1;
+            decoding++;
+        }
+        var left = Math.Max(_options.MaxBatchTokens, decoding) - decoding;
+        if (decoding > 0 && _options.PrefillChunk > 0)
+            left = Math.Min(left, _options.PrefillChunk);
+        var scores = _batch.MaxSamples - _running.Count;
+        for (var i = 0; i < _running.Count && left > 0; i++)
+        {
+            var sequence = _running[i];
+            if (!sequence.InPrefill)
+                continue;
+            var count = Math.Min(left, sequence.Length - sequence.Computed);
+            if (sequence.Options.Score)
+                count = Math.Min(count, scores);
+            if (count > 0 && !Reserve(sequence, sequence.Computed + count))
+                count = Math.Min(count, sequence.Held.Count * KvCache.PageSize - sequence.Computed);
+            sequence.Planned = count;
+            left -= count;
+            scores -= sequence.Options.Score ? count : 0;
+        }
+    }
+
+    private void Fill()
+    {
+        _batch.Clear();
+        _sampled.Clear();
+        _captured.Clear();
+        _observed.Clear();
+        foreach (var sequence in _running)
+        {
+            if (!sequence.InPrefill && sequence.Planned > 0)
+                Append(sequence);
+        }
+        foreach (var sequence in _running)
+        {
+            if (sequence.InPrefill && sequence.Planned > 0)
+                Append(sequence);
+        }
+    }
+
+    private void Append(Sequence sequence)
+    {
+        var (prompt, steering) = (sequence.Prompt.Tokens.Length, sequence.Options.Steering);
+        _batch.AddSequence(CollectionsMarshal.AsSpan(sequence.PageNumbers));
+        for (var (position, end) = (sequence.Computed, sequence.Computed + sequence.Planned); position < end; position++)
+        {
+            var steered = IsSteered(sequence, position);
+            // A position that is computed again was observed before.
+            var observed = sequence.Telemetry is not null && position >= sequence.Unobserved && (steered || position == prompt - 1);
+            var token = _batch.AddToken(
+                Row(sequence, position), position, position >= prompt ? position + 1 : prompt,
+                steered || observed ? sequence.SteerSlot : -1, steered ? steering!.Alpha : 0);
+            if (observed)
+            {
+                _batch.Observe(token);
+                _observed.Add((sequence, position == prompt - 1, steered));
+                sequence.Unobserved = position + 1;
+            }
+            if (position == prompt - 1 && sequence.Options.Capture && sequence.States is null)
+                _captured.Add((sequence, _batch.Capture(token)));
+            if (position == sequence.Length - 1 || (sequence.Options.Score && position < prompt - 1))
+                _sampled.Add((sequence, _batch.Sample(token), position));
+        }
+        sequence.Computed += sequence.Planned;
+    }
+
+    /// <summary>Whether the edit applies at a position: of the prompt only at its last.</summary>
+    private static bool IsSteered(Sequence sequence, int position)
+    {
+        var prompt = sequence.Prompt.Tokens.Length;
+        return sequence.Options.Steering is { } steering && steering.Scope switch
+        {
+            SteeringScope.Prefill => position == prompt - 1,
+            SteeringScope.Decode => position >= prompt,
+            _ => position >= prompt - 1,
+        };
+    }
+
+    private static int Row(Sequence sequence, int position)
+    {
+        var prompt = sequence.Prompt;
+        if (position >= prompt.Tokens.Length)
+            return sequence.Tokens[position - prompt.Tokens.Length];
+        for (var i = 0; i < prompt.Images.Count; i++)
+        {
+            var image = prompt.Images[i];
+            if (position >= image.Start && position < image.Start + image.Rows)
+                return -1 - (sequence.FeatureRows[i] + position - image.Start);
+        }
+        return prompt.Tokens[position];
+    }
+
+    /// <summary>Hands captures, projections, likelihoods and drawn tokens to their sequences.</summary>
+    private void Deliver()
+    {
+        var (text, vocabulary) = (_network.Spec.Text, _network.Spec.Text.VocabularySize);
+        foreach (var (sequence, slot) in _captured)
+        {
+            sequence.States = new float[text.Layers * text.HiddenSize];
+            _network.Device.Download(_step.Captures.Slice(slot * text.Layers, text.Layers), sequence.States);
+        }
+        if (_observed.Count > 0)
+            _network.Device.Download(_step.Products.Slice(0, _observed.Count), _products.AsSpan(0, _observed.Count * 2 * text.Layers));
+        for (var i = 0; i < _observed.Count; i++)
+            _observed[i].Sequence.Telemetry!.Add(_products.AsSpan(i * 2 * text.Layers, 2 * text.Layers), _observed[i].IsPrompt, _observed[i].IsSteered);
+        if (_batch.Samples > 0)
+            _network.Device.Download(_step.Logits, _logits.AsSpan(0, _batch.Samples * vocabulary));
+        var start = Stopwatch.GetTimestamp();
+        foreach (var (sequence, row, position) in _sampled)
+        {
+            try
+            {
+                Take(sequence, _logits.AsSpan(row * vocabulary, vocabulary), position);
+            }
+            catch (Exception error) when (error is not OutOfMemoryException)
+            {
+                // A caller's callback or unusable logits end one answer, not the others in the batch.
+                sequence.End(FinishReason.Error, error);
+            }
+        }
+        _counts = _counts with { SamplingSeconds = _counts.SamplingSeconds + Seconds(start) };
+        foreach (var sequence in _running)
+        {
+            ReturnFeatures(sequence, sequence.Computed);
+            Publish(sequence, all: false);
+        }
+    }
+
+    private void Take(Sequence sequence, ReadOnlySpan<float> logits, int position)
+    {
+        var prompt = sequence.Prompt.Tokens.Length;
+        if (position < prompt - 1)
+        {
+            sequence.Nll![position] = NegativeLogLikelihood(logits, sequence.Prompt.Tokens[position + 1]);
+            return;
+        }
+        if (position == prompt - 1 && sequence.Options.Capture)
+            sequence.Logits = logits.ToArray();
+        if (sequence.Length >= Math.Min(sequence.Limit, ContextLength))
+        {
+            if (sequence.FirstToken == 0)
+                sequence.FirstToken = sequence.LastToken = Stopwatch.GetTimestamp();
+            sequence.End(FinishReason.Length);
+            return;
+        }
+        sequence.Draw(logits, _endIds);
+        _counts = _counts with { GeneratedTokens = _counts.GeneratedTokens + 1 };
+        if (sequence.Length >= ContextLength)
+            sequence.End(FinishReason.Length);
+    }
+
+    private static float NegativeLogLikelihood(ReadOnlySpan<float> logits, int token)
+    {
+        var max = System.Numerics.Tensors.TensorPrimitives.Max(logits);
+        var sum = 0.0;
+        foreach (var logit in logits)
+            sum += Math.Exp(logit - max);
+        return (float)(Math.Log(sum) + max - logits[token]);
+    }
+}
