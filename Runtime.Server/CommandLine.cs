@@ -73,6 +73,7 @@ internal static class CommandLine
             PullCommand.Create(terminal),
             EvaluateCommand.Create(terminal),
             ServeCommand.Create(terminal),
+            ReplayCommand.Create(terminal),
             AuditCommand.Create(terminal),
             BenchCommand.Create(terminal),
             CompletionCommand.Create(terminal),

@@ -65,6 +65,7 @@ internal static class Examples
             "trimtab serve -m llava --vectors cmrm=cmrm.safetensors --policy policy.json --api-keys keys.json --audit-log audit.jsonl",
             "trimtab serve -m model.gguf --host 0.0.0.0 --port 80 --api-keys keys.json --kv-memory 8G --max-batch 64",
         ],
+        ["replay"] = ["trimtab replay receipt.json --image photo.jpg", "trimtab replay answer.json -m llava --vectors cmrm.safetensors --image photo.jpg"],
         ["audit verify"] = ["trimtab audit verify audit.jsonl"],
         ["bench"] =
         [
