@@ -32,7 +32,10 @@ internal static class CommandLine
         }
         try
         {
-            return await result.InvokeAsync(new() { Output = output, Error = error, EnableDefaultExceptionHandler = false }).ConfigureAwait(false);
+            var configuration = new InvocationConfiguration { Output = output, Error = error, EnableDefaultExceptionHandler = false };
+            if (result.CommandResult.Command.Name == "serve")
+                configuration.ProcessTerminationTimeout = null; // the server takes signals itself: it drains
+            return await result.InvokeAsync(configuration).ConfigureAwait(false);
         }
         catch (OperationCanceledException)
         {
@@ -69,6 +72,9 @@ internal static class CommandLine
             ConvertCommand.Create(terminal),
             PullCommand.Create(terminal),
             EvaluateCommand.Create(terminal),
+            ServeCommand.Create(terminal),
+            ReplayCommand.Create(terminal),
+            AuditCommand.Create(terminal),
             BenchCommand.Create(terminal),
             CompletionCommand.Create(terminal),
         };

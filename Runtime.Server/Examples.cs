@@ -59,6 +59,14 @@ internal static class Examples
             "trimtab evaluate -m llava -d siuo:siuo_gen.json siuo-mcqa:siuo_mcqa.json --images siuo --judge refusal,choice,openai:http://localhost:8080/v1#llama-3-8b --out run",
             "trimtab evaluate -m llava -d mine=csv:questions.csv --map prompt=question,image=img,answer=gold,category=cat --out run",
         ],
+        ["serve"] =
+        [
+            "trimtab serve",
+            "trimtab serve -m llava --vectors cmrm=cmrm.safetensors --policy policy.json --api-keys keys.json --audit-log audit.jsonl",
+            "trimtab serve -m model.gguf --host 0.0.0.0 --port 80 --api-keys keys.json --kv-memory 8G --max-batch 64",
+        ],
+        ["replay"] = ["trimtab replay receipt.json --image photo.jpg", "trimtab replay answer.json -m llava --vectors cmrm.safetensors --image photo.jpg"],
+        ["audit verify"] = ["trimtab audit verify audit.jsonl"],
         ["bench"] =
         [
             "trimtab bench -m model.gguf -b 1,8,32 --steered 8",

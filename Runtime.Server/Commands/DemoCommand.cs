@@ -61,7 +61,7 @@ internal static class DemoCommand
     }
 
     /// <summary>The demo model beside the program, or in the repository that it runs in.</summary>
-    private static string Find()
+    internal static string Find()
     {
         string[] places = [Path.Combine(AppContext.BaseDirectory, "demo-vlm"), Path.Combine("weights", "demo-vlm")];
         return places.FirstOrDefault(Directory.Exists)

@@ -1,0 +1,269 @@
+using Trimtab.Checkpoints;
+using Trimtab.Engine;
+using Trimtab.Imaging;
+using Trimtab.Steering;
+using Trimtab.Text;
+
+namespace Trimtab.Server.Serving;
+
+/// <summary>
+/// A model with its vectors and its policy: the one way from a request to the engine (<see cref="AskAsync"/>). Whether a prompt has images
+/// is read off the prompt that will run, never off the request, and what was decided is checked again just before it runs.
+/// </summary>
+internal sealed class SteeredModel : IDisposable
+{
+    private Policy _policy;
+
+    /// <param name="model">The model; owned from here on.</param>
+    /// <param name="vectors">Its vector sets.</param>
+    /// <param name="policy">The policy.</param>
+    /// <param name="options">Limits.</param>
+    /// <param name="audit">The audit log, or null; owned from here on.</param>
+    /// <exception cref="InvalidCheckpointException">The policy demands vectors that are not there, or not as it says.</exception>
+    public SteeredModel(VisionLanguageModel model, VectorCatalog vectors, Policy policy, ServeOptions options, AuditLog? audit = null)
+    {
+        (Model, Vectors, _policy, Options, Audit) = (model, vectors, policy, options, audit);
+        if (!policy.StartWithoutVectors && Unusable(policy) is { } missing)
+            throw new InvalidCheckpointException($"{missing}; nothing is served unsteered that the policy steers");
+        Metrics = new(this);
+        audit?.Append("start", writer =>
+        {
+            writer.WriteString("model", options.ModelName);
+            writer.WriteString("fingerprint", model.Network.Fingerprint);
+            writer.WriteString("policy", policy.Version);
+            writer.WriteString("policy_hash", policy.Hash);
+            writer.WriteStartObject("vectors");
+            foreach (var set in vectors.Sets.Values)
+                writer.WriteString(set.Name, set.Vectors.Hash);
+            writer.WriteEndObject();
+        });
+    }
+
+    /// <summary>The model.</summary>
+    public VisionLanguageModel Model { get; }
+
+    /// <summary>Its vector sets.</summary>
+    public VectorCatalog Vectors { get; }
+
+    /// <summary>The policy of this moment.</summary>
+    public Policy Policy => Volatile.Read(ref _policy);
+
+    /// <summary>Limits.</summary>
+    public ServeOptions Options { get; }
+
+    /// <summary>The audit log, or null.</summary>
+    public AuditLog? Audit { get; }
+
+    /// <summary>What is counted.</summary>
+    public ServingMetrics Metrics { get; }
+
+    /// <summary>Decoder layers.</summary>
+    public int Layers => Model.Network.Spec.Text.Layers;
+
+    /// <summary>Columns of the logits.</summary>
+    public int Vocabulary => Model.Network.Spec.Text.VocabularySize;
+
+    /// <summary>Why requests with images cannot be answered now, or null.</summary>
+    public string? ImagesRefused => Policy.Missing(Policy.Images, Vectors);
+
+    /// <summary>Puts a policy in place of the one there is; requests in flight keep theirs.</summary>
+    /// <exception cref="InvalidCheckpointException">It demands vectors that are not there; nothing has changed.</exception>
+    public void Change(Policy policy)
+    {
+        if (!policy.StartWithoutVectors && Unusable(policy) is { } missing)
+            throw new InvalidCheckpointException(missing);
+        Volatile.Write(ref _policy, policy);
+    }
+
+    /// <summary>Makes a question of a conversation.</summary>
+    public Question Ask(IReadOnlyList<ChatMessage> turns, IReadOnlyList<Image> images)
+    {
+        try
+        {
+            var files = Model.Files;
+            var ids = files.Encode(files.Render(turns), rendered: true);
+            return new(files.Expand(ids, images), ids, images.Count == 0 ? null : () => Model.ChatPair(turns));
+        }
+        catch (ChatTemplateException error) when (error.RaisedByTemplate)
+        {
+            throw ApiException.Invalid("messages", error.Reason);
+        }
+        catch (Exception error) when (error is ArgumentException or InvalidOperationException or ChatTemplateException)
+        {
+            throw ApiException.Invalid("messages", error.Message);
+        }
+    }
+
+    /// <summary>Makes a question of token ids, which have no images.</summary>
+    public Question Ask(int[] ids)
+    {
+        try
+        {
+            return new(Model.Files.Expand(ids, []), ids, null);
+        }
+        catch (ArgumentException error)
+        {
+            throw ApiException.Invalid("prompt", error.Message);
+        }
+    }
+
+    /// <summary>Starts the answers to a question, steered as the policy says.</summary>
+    /// <exception cref="ApiException">The request is not allowed, cannot run, or comes when there is no room.</exception>
+    public async Task<Answer> AskAsync(Caller caller, string id, Question question, AnswerSettings settings, CancellationToken cancel)
+    {
+        var (policy, images) = (Policy, question.Prompt.Images.Count > 0);
+        SteeringDecision decision;
+        try
+        {
+            decision = policy.Decide(caller, images, settings.Steering, Vectors);
+        }
+        catch (ApiException refusal)
+        {
+            Metrics.Refused(refusal.Code ?? "invalid");
+            Record("refused", caller, id, policy, images, writer => writer.WriteString("reason", refusal.Message));
+            throw;
+        }
+        var (steering, alone) = await SteerAsync(policy, images, decision, question, cancel).ConfigureAwait(false);
+        var options = Generation(question, settings, steering);
+        policy.Confirm(caller, images, decision);
+        if (decision.Mode != SteeringMode.Off && (options.Steering is not { } running || running.Alpha != decision.Alpha || running.Scope != decision.Scope
+            || !VectorCatalog.Steers(running.Vectors, running.Layers)))
+            throw new ApiException(503, "the steering that was decided cannot be applied to this request", null, "steering_unavailable");
+        Record("asked", caller, id, policy, images, writer =>
+        {
+            writer.WriteString("mode", SteeringRequest.Word(decision.Mode));
+            if (decision.Mode == SteeringMode.Off)
+                return;
+            writer.WriteString("vectors", decision.Set?.Name);
+            writer.WriteString("vectors_hash", steering!.Vectors.Hash);
+            writer.WriteNumber("alpha", decision.Alpha);
+            if (decision.RaisedFrom is { } from)
+                writer.WriteNumber("raised_from", from);
+            writer.WriteString("scope", SteeringRequest.Word(decision.Scope));
+            writer.WriteString("layers", decision.Layers?.ToString() ?? "all");
+        });
+        Metrics.Asked(images, decision, settings.Count);
+        var answer = new Answer(this, caller, id, question, settings, cancel) { Decision = decision, Steering = steering, Policy = policy, TextAloneIds = alone };
+        try
+        {
+            await answer.StartAsync(Model, options).ConfigureAwait(false);
+            return answer;
+        }
+        catch (Exception error)
+        {
+            answer.Dispose();
+            throw error switch
+            {
+                ArgumentException => new ApiException(400, error.Message),
+                EngineBusyException busy => new ApiException(429, busy.Message, null, "engine_busy") { RetryAfter = busy.RetryAfter },
+                _ => error,
+            };
+        }
+    }
+
+    /// <summary>Counts an answer that came to its end, and logs it.</summary>
+    internal void End(Answer answer)
+    {
+        for (var choice = 0; choice < answer.Ended.Count; choice++)
+        {
+            if (answer.Ended[choice] is not { } sequence)
+                continue;
+            Metrics.Ended(sequence);
+            var index = choice;
+            Record("answered", answer.Caller, answer.Id, answer.Policy, answer.Question.Prompt.Images.Count > 0, writer =>
+            {
+                writer.WriteNumber("choice", index);
+                writer.WriteString("finish", Answer.FinishWord(sequence.Finish));
+                writer.WriteNumber("tokens", sequence.Generated.Count);
+                writer.WriteString("prompt_hash", Receipt.HashOf<int>(answer.Question.Prompt.Tokens));
+                writer.WriteString("token_ids_hash", Receipt.HashOf<int>(sequence.Generated.ToArray()));
+                writer.WriteString("logits_hash", sequence.LogitsHash);
+            });
+        }
+    }
+
+    /// <summary>Logs an admin's change, or that it failed.</summary>
+    internal void RecordChange(string what, Caller caller, string? name, string? hash) => Audit?.Append(what, writer =>
+    {
+        writer.WriteString("caller", caller.Id);
+        if (name is not null)
+            writer.WriteString("name", name);
+        if (hash is not null)
+            writer.WriteString("hash", hash);
+    });
+
+    /// <summary>Counts an answer whose reader went away.</summary>
+    internal void Abandon(Answer answer)
+    {
+        if (answer.Ended.Any(sequence => sequence is null))
+            Metrics.Abandoned();
+    }
+
+    /// <summary>Why a policy cannot be kept with the vectors that there are, or null.</summary>
+    private string? Unusable(Policy policy) => Policy.Missing(policy.Images, Vectors) ?? Policy.Missing(policy.Text, Vectors);
+
+    private async Task<(SteeringOptions? Steering, int[]? TextAlone)> SteerAsync(
+        Policy policy, bool images, SteeringDecision decision, Question question, CancellationToken cancel)
+    {
+        switch (decision.Mode)
+        {
+            case SteeringMode.Off:
+                // Observed at alpha 0, which changes nothing, where there are vectors to observe by.
+                return (policy.Rule(images).Vectors is { } name && Vectors.Find(name) is { } set ? new(set.Vectors, 0, policy.Rule(images).Scope) : null, null);
+            case SteeringMode.Dataset:
+                return (new(decision.Set!.Vectors, decision.Alpha, decision.Scope, decision.Layers), null);
+            default:
+                var pair = question.Pair!();
+                var vectors = await Model.SampleShiftAsync(pair, cancel).ConfigureAwait(false);
+                if (!VectorCatalog.Steers(vectors, decision.Layers))
+                    throw new ApiException(503, "the request's own vectors are zero: an image does not shift it", "steering.mode", "steering_unavailable");
+                return (new(vectors, decision.Alpha, decision.Scope, decision.Layers), pair.TextAlone.Tokens);
+        }
+    }
+
+    private GenerationOptions Generation(Question question, AnswerSettings settings, SteeringOptions? steering)
+    {
+        var room = Model.ContextLength - question.Prompt.Tokens.Length;
+        if (room < 0)
+            throw new ApiException(400, $"the prompt has {question.Prompt.Tokens.Length} tokens, images included; the context holds {Model.ContextLength}", "messages", "context_length_exceeded");
+        return new()
+        {
+            MaxTokens = Math.Min(settings.MaxTokens ?? Options.MaxTokens, room),
+            Sampling = settings.Sampling,
+            Stop = settings.Stop,
+            Steering = steering,
+            Telemetry = settings.Steering.Series ? TelemetryDetail.Series : TelemetryDetail.Summary,
+            Deadline = DateTimeOffset.UtcNow + Options.AnswerTime,
+            Constraint = settings.Format?.Begin,
+            IgnoreEos = settings.IgnoreEos,
+            HashLogits = true,
+        };
+    }
+
+    private void Record(string what, Caller caller, string id, Policy policy, bool images, Action<System.Text.Json.Utf8JsonWriter> write)
+    {
+        try
+        {
+            Audit?.Append(what, writer =>
+            {
+                writer.WriteString("id", id);
+                writer.WriteString("caller", caller.Id);
+                writer.WriteString("policy", policy.Version);
+                writer.WriteBoolean("images", images);
+                write(writer);
+            });
+        }
+        catch (IOException error)
+        {
+            throw new ApiException(503, "the audit log cannot be written, and nothing is answered without it", null, "audit_unavailable") { Source = error.Message };
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        Metrics.Dispose();
+        Model.Dispose();
+        Audit?.Dispose();
+    }
+}
