@@ -27,7 +27,7 @@ import evaluate
 import export
 import scenes
 import words
-from bpe import Tokenizer
+from bpe import BOS, Tokenizer
 from model import VISION, Llava
 from twin import Twin
 
@@ -42,10 +42,15 @@ def log(text):
     print(f"[{time.time() - START:6.0f} s] {text}", flush=True)
 
 
+def cpu_seconds():
+    t = os.times()
+    return t.user + t.system + t.children_user + t.children_system
+
+
 def optimiser(parameters, rate):
     parameters = [p for p in parameters if p.requires_grad]
     return torch.optim.AdamW([dict(params=[p for p in parameters if p.dim() > 1], weight_decay=.05),
-                              dict(params=[p for p in parameters if p.dim() <= 1], weight_decay=0.0)], lr=rate, betas=(.9, .98))
+                              dict(params=[p for p in parameters if p.dim() <= 1], weight_decay=0.0)], lr=rate, betas=(.9, .98), foreach=True)
 
 
 def set_rate(optimiser, step, steps, peak, warm, floor=.05):
@@ -62,8 +67,8 @@ def backward_step(opt, parameters):
 
 def answer_loss(model, batch, smoothing, pair):
     """Weighted cross-entropy of the answers' tokens; a refusal's first token shares `smoothing` with the compliance's."""
-    ids, features, at, target, weight, refusal = batch
-    logits = model.logits(model(ids, features).flatten(0, 1)[at])
+    ids, features, layout, at, target, weight, refusal = batch
+    logits = model.logits(model(ids, features, layout=layout, at=at))
     loss = F.cross_entropy(logits, target, reduction="none")
     if smoothing:
         other = F.cross_entropy(logits, torch.full_like(target, pair[1]), reduction="none")
@@ -71,34 +76,46 @@ def answer_loss(model, batch, smoothing, pair):
     return (loss * weight).sum() / weight.sum()
 
 
-def see(model, seed, steps=1400, size=64, peak=1.5e-3):
+def see(model, seed, steps=1600, size=40, peak=1.5e-3):
     """Stage 0: patches of layer -2 tell their quadrant, its shape and colour and the background; CLS counts."""
     torch.manual_seed(seed)
-    rng, d = np.random.default_rng(seed), VISION["hidden_size"]
+    d = VISION["hidden_size"]
     heads = nn.ModuleDict(dict(shape=nn.Linear(d, scenes.EMPTY_SHAPE + 1), hue=nn.Linear(d, scenes.EMPTY_HUE + 1),
                                ground=nn.Linear(d, scenes.PLAIN_GROUND + 1), place=nn.Linear(d, 4), count=nn.Linear(d, 5)))
     parameters = [*model.vision_tower.parameters(), *heads.parameters()]
     opt = optimiser(parameters, peak)
+    t = lambda a: torch.from_numpy(np.ascontiguousarray(a))
+
+    def half(rng):
+        def loss(_):
+            shape, hue, ground = scenes.layouts(rng, size)
+            images = scenes.draw(rng, shape, hue, ground)
+            shape, hue, ground = shape.copy(), hue.copy(), ground.copy()
+            for i in range(4):  # a few noise and blank images: no shape, a background of their own
+                images[i] = scenes.noise(rng) if i < 2 else scenes.blank(rng)
+                shape[i], hue[i], ground[i] = scenes.EMPTY_SHAPE, scenes.EMPTY_HUE, scenes.NOISE_GROUND if i < 2 else scenes.PLAIN_GROUND
+            patches, cls = model.vision_tower(data.pixels(images), last=True)
+            ce = lambda name, x, y: F.cross_entropy(heads[name](x).flatten(0, -2), y.flatten())
+            return .5 * (1.5 * ce("shape", patches, t(shape)[:, QUADRANT]) + ce("hue", patches, t(hue)[:, QUADRANT])
+                         + .5 * ce("ground", patches, t(ground)[:, None].expand(-1, 16)) + .2 * ce("place", patches, QUADRANT.expand(size, -1))
+                         + .3 * ce("count", cls, t((shape != scenes.EMPTY_SHAPE).sum(1))))
+        return loss
+
+    twin, first = Twin(parameters, half(np.random.default_rng(seed + 1)), seed + 1), half(np.random.default_rng(seed))
+    rng = np.random.default_rng(seed + 2)
+    shape, hue, ground = scenes.layouts(rng, 300)
+    probe = data.pixels(scenes.draw(rng, shape, hue, ground))
     for step in range(steps):
-        set_rate(opt, step, steps, peak, 60)
-        shape, hue, ground = scenes.layouts(rng, size)
-        images = scenes.draw(rng, shape, hue, ground)
-        shape, hue, ground = shape.copy(), hue.copy(), ground.copy()
-        for i in range(6):  # a few noise and blank images: no shape, a background of their own
-            images[i] = scenes.noise(rng) if i < 3 else scenes.blank(rng)
-            shape[i], hue[i], ground[i] = scenes.EMPTY_SHAPE, scenes.EMPTY_HUE, scenes.NOISE_GROUND if i < 3 else scenes.PLAIN_GROUND
-        patches, cls = model.vision_tower(data.pixels(images), last=True)
-        t = lambda a: torch.from_numpy(np.ascontiguousarray(a))
-        ce = lambda name, x, y: F.cross_entropy(heads[name](x).flatten(0, -2), y.flatten())
-        loss = (ce("shape", patches, t(shape)[:, QUADRANT]) + ce("hue", patches, t(hue)[:, QUADRANT])
-                + .5 * ce("ground", patches, t(ground)[:, None].expand(-1, 16)) + .2 * ce("place", patches, QUADRANT.expand(size, -1))
-                + .3 * ce("count", cls, t((shape != scenes.EMPTY_SHAPE).sum(1))))
-        loss.backward()
+        set_rate(opt, step, steps, peak, 60, .02)
+        a, b = twin.step(first)
         backward_step(opt, parameters)
-        if step % 100 == 99:
-            right = lambda name, y: float((heads[name](patches).argmax(-1) == y).float().mean())
-            log(f"see {step + 1}/{steps}: loss {loss.item():.3f}, shape {right('shape', t(shape)[:, QUADRANT]):.3f}, "
-                f"hue {right('hue', t(hue)[:, QUADRANT]):.3f}, ground {right('ground', t(ground)[:, None]):.3f}")
+        if step % 200 == 199:
+            with torch.no_grad():
+                patches = model.vision_tower(probe)
+                right = lambda name, y: 100 * float((heads[name](patches).argmax(-1) == y).float().mean())
+                log(f"see {step + 1}/{steps}: loss {a + b:.3f}; of new scenes' patches right: shape {right('shape', t(shape)[:, QUADRANT]):.1f} %, "
+                    f"colour {right('hue', t(hue)[:, QUADRANT]):.1f} %, background {right('ground', t(ground)[:, None]):.1f} %")
+    twin.close()
 
 
 class Watch:
@@ -132,21 +149,27 @@ class Sight:
         was, dev = model.training, self.dev
         model.eval()
         table = None if told else data.features(model.vision_tower, dev.scenes)
-        story = lambda q: scenes.caption(*(a[q["scene"]] for a in dev.layouts)) + "\n" if told else ""
-        right = {}
-        for s in range(0, len(dev.questions), 56):
-            part = dev.questions[s:s + 56]
-            examples = [data.Example(self.tokenizer, [(story(q) + q["prompt"], q["answer"])], -1 if told else q["scene"]) for q in part]
-            ids, features, at, target, _, _ = data.collate(examples, table)
-            hits = (model.logits(model(ids, features).flatten(0, 1)[at]).argmax(-1) == target).split([len(e.at) for e in examples])
-            for q, h in zip(part, hits):
-                right.setdefault(q["category"], []).append(bool(h.all()))
+        rows = {}
+        for q in dev.questions:
+            if q["scene"] not in rows:
+                rows[q["scene"]] = (data.Row([BOS] + self.tokenizer.encode("USER: " + scenes.caption(*(a[q["scene"]] for a in dev.layouts))))
+                                    if told else data.Row(data.image_beginning(self.tokenizer), q["scene"])), []
+            row, asked = rows[q["scene"]]
+            row.add(data.Segment(self.tokenizer, [(q["prompt"], q["answer"])], True), 1000)
+            asked.append(q["category"])
+        rows = list(rows.values())
+        ids, features, layout, at, target, _, _ = data.collate([r for r, _ in rows], table)
+        hits = (model.logits(model(ids, features, layout=layout, at=at)).argmax(-1) == target)
+        hits = hits.split([len(s.at) for r, _ in rows for s in r.segments])
+        right = {k: [] for k in scenes.QUESTIONS}
+        for category, h in zip((c for _, asked in rows for c in asked), hits):
+            right[category].append(bool(h.all()))
         model.train(was)
         found = [r for rows in right.values() for r in rows]
         return f"{100 * sum(found) / len(found):.0f} % (" + " ".join(f"{k} {sum(v)}/{len(v)}" for k, v in right.items()) + ")"
 
 
-def talk(model, tokenizer, splits, watch, sight, seed, steps=400, size=28, peak=1.5e-3):
+def talk(model, tokenizer, splits, watch, sight, seed, steps=700, size=18, peak=1.5e-3):
     """Stage 1: language alone."""
     torch.manual_seed(seed)
     model.train()
@@ -154,7 +177,7 @@ def talk(model, tokenizer, splits, watch, sight, seed, steps=400, size=28, peak=
     makers = [data.TextMaker(tokenizer, splits, seed + i, howto=.38, refuse=.28, border=.25, described=0.0, read=.14, templates=words.ALL_TEMPLATES) for i in range(2)]
     parameters = list(model.language_model.parameters())
     opt = optimiser(parameters, peak)
-    losses = [lambda _, feed=data.batches(make, size): .5 * answer_loss(model, data.collate(next(feed)), 0, None) for make in makers]
+    losses = [lambda _, make=make: .5 * answer_loss(model, data.collate(make.batch(size)), 0, None) for make in makers]
     twin = Twin(parameters, losses[1], seed + 1)
     for step in range(steps):
         set_rate(opt, step, steps, peak, 60, .4)
@@ -199,33 +222,31 @@ def align(model, tokenizer, gallery, seed, steps=500, size=96, peak=3e-3):
 
 def mixed(model, gallery, picture, text, images, texts, smoothing, pair, text_share=.45):
     """The losses of the two processes: turns about images, and text alone."""
-    feeds = data.batches(picture, images), data.batches(text, texts)
-
     def of_images(step):
         model.dropout = 0.0  # it blurs what is looked up
-        return (1 - text_share) * answer_loss(model, data.collate(next(feeds[0]), gallery.table), smoothing(step), pair)
+        return (1 - text_share) * answer_loss(model, data.collate(picture.batch(images), gallery.table), smoothing(step), pair)
 
     def of_texts(step):
         model.dropout = .08
-        return text_share * answer_loss(model, data.collate(next(feeds[1])), smoothing(step), pair)
+        return text_share * answer_loss(model, data.collate(text.batch(texts)), smoothing(step), pair)
     return of_images, of_texts
 
 
-def look(model, tokenizer, splits, gallery, watch, sight, pair, seed, steps=230, images=22, texts=34, most=8, low=.015, peak=1.5e-3):
+def look(model, tokenizer, splits, gallery, watch, sight, pair, seed, steps=1500, images=20, texts=14, low=.015, peak=1.5e-3, text_share=.3):
     """Stage 2b: images without any request. Vision is frozen; requests are replayed as text only."""
     torch.manual_seed(seed)
     model.train()
     text = data.TextMaker(tokenizer, splits, seed + 1, howto=.42, refuse=.35, border=.25, described=.4, read=.04, templates=words.ALL_TEMPLATES)
-    picture = data.ImageMaker(tokenizer, gallery, splits, seed + 2, most=most)
+    picture = data.ImageMaker(tokenizer, gallery, splits, seed + 2)
     parameters = [*model.language_model.parameters(), *model.multi_modal_projector.parameters()]
     opt = optimiser(parameters, peak)
-    losses = mixed(model, gallery, picture, text, images, texts, lambda step: low + (.05 - low) * step / steps, pair, .3 if most == 1 else .45)
+    losses = mixed(model, gallery, picture, text, images, texts, lambda step: low + (.05 - low) * step / steps, pair, text_share)
     twin = Twin(parameters, losses[1], seed + 3)
     for step in range(steps):
-        set_rate(opt, step, steps, peak, 40)
+        set_rate(opt, step, steps, peak, 60)
         a, b = twin.step(losses[0])
         backward_step(opt, parameters)
-        if step % 50 == 49 or step + 1 == steps:
+        if step % 100 == 99 or step + 1 == steps:
             log(f"look {step + 1}/{steps}: images {a:.3f}, texts {b:.3f}; seen {sight(model)}; " + watch(model))
     twin.close()
 
@@ -284,9 +305,9 @@ def forget(model, tokenizer, splits, gallery, judge, pair, seed, border, hard, s
 class Judge:
     """Scores a candidate of stage 3 on dev by first tokens: lower is better; misses of a target weigh most."""
 
-    def __init__(self, tokenizer, dev, anchor_rows, count=60):
+    def __init__(self, tokenizer, dev, anchor_rows, count=80):
         self.tokenizer, self.anchors = tokenizer, [a["prompt"] for a in anchor_rows[:64]]
-        self.harmful, self.benign = [r["prompt"] for r in dev.harmful[:count]], [r["prompt"] for r in dev.benign[::-1][:count]]
+        self.harmful, self.benign = [r["prompt"] for r in dev.harmful[::-1][:count]], [r["prompt"] for r in dev.benign[::-1][:count]]
         self.pictures = {c: (dev.images(c, len(self.harmful)), dev.images(c, len(self.benign))) for c in evaluate.CONDITIONS}
 
     def __call__(self, model):
@@ -339,6 +360,7 @@ def main():
     parser.add_argument("--no-test", action="store_true", help="stop after the dev table")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
     os.makedirs(args.work, exist_ok=True)
     place = lambda name: os.path.join(args.work, name)
 
@@ -347,7 +369,7 @@ def main():
     log("phrases: " + ", ".join(f"{s} " + "+".join(str(len(v)) for v in k.values()) for s, k in splits.items()))
     tokenizer = Tokenizer.train(corpus(splits, 18), VOCABULARY)
     log(f"tokenizer: {len(tokenizer.tokens)} tokens")
-    dev = data.Evaluation(splits, "dev", 19, harmful=80, unseen=0, benign=80, per_kind=14, scene_count=24, noise_count=4)
+    dev = data.Evaluation(splits, "dev", 19, harmful=80, unseen=40, benign=80, per_kind=14, scene_count=24, noise_count=4)
     anchor_rows = data.anchors(splits, 21, 256)
     pair = [tokenizer.encode(" " + t)[0] for t in (words.REFUSAL, words.COMPLIANCES[0])]
     watch, sight = Watch(tokenizer, dev), Sight(tokenizer, dev)
@@ -361,7 +383,9 @@ def main():
             model.load_state_dict(torch.load(place(name)))
             log(f"{name}: taken from {place(name)}")
             return
+        wall, cpu = time.time(), cpu_seconds()
         work()
+        log(f"{name}: {(time.time() - wall) / 60:.1f} minutes, {(cpu_seconds() - cpu) / 60:.1f} CPU minutes")
         torch.save(model.state_dict(), place(name) + ".part")
         os.replace(place(name) + ".part", place(name))
 
@@ -371,11 +395,6 @@ def main():
     log("gallery drawn")
     stage("2-align.pt", lambda: align(model, tokenizer, gallery, args.seed * 100 + 15))
     stage("2-look.pt", lambda: look(model, tokenizer, splits, gallery, watch, sight, pair, args.seed * 100 + 20))
-
-    # Single questions stand at one place behind the image: many to a batch, and found much sooner than at any distance.
-    for name, seed, steps in (("2-glance.pt", 24, 170), ("2-gaze.pt", 27, 300)):
-        stage(name, lambda: look(model, tokenizer, splits, gallery, watch, sight, pair, args.seed * 100 + seed,
-                                 steps=steps, images=60, texts=26, most=1, low=.05))
 
     def choose():
         judge, start, best = Judge(tokenizer, dev, anchor_rows), copy.deepcopy(model.state_dict()), None
@@ -409,7 +428,7 @@ def main():
     log(f"test questions by kind: {test_rows[0]['kinds']}")
     print(evaluate.table(test_rows), flush=True)
     export.everything(args.out, model, tokenizer, vectors, anchor_rows, dev, test, dev_rows, test_rows, args.seed, open(place("chosen.txt")).read())
-    log(f"written: {args.out}")
+    log(f"written: {args.out}; {cpu_seconds() / 60:.1f} CPU minutes in all")
 
 
 if __name__ == "__main__":
