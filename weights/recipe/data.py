@@ -7,8 +7,8 @@ import words
 from bpe import BOS, EOS, IMAGE, PAD
 from model import PATCHES
 
-FIRST_WEIGHT, INNER_WEIGHT = 4.0, 2.0
-KIND_SHARES = dict(count=.08, background=.09, colour=.15, shape=.15, what=.15, exists=.14, where=.14, caption=.10)
+FIRST_WEIGHT, INNER_WEIGHT = 4.0, 3.0
+KIND_SHARES = dict(count=.05, background=.06, colour=.17, shape=.14, what=.18, exists=.12, where=.18, caption=.10)
 
 
 KIND_DECK = [k for k, share in KIND_SHARES.items() for _ in range(round(100 * share))]
@@ -22,7 +22,8 @@ class Segment:
     """One prompt and its answers: ids with the places, targets and weights of the answers' tokens. `behind`: it follows a row's beginning
     (an image, or a scene in words), which is no part of it."""
 
-    def __init__(self, tokenizer, turns, behind=False):
+    def __init__(self, tokenizer, turns, behind=False, said=1.0):
+        """said: the weight of a refusal's or compliance's words after the first."""
         self.ids, self.at, self.target, self.weight, self.refusal = [] if behind else [BOS], [], [], [], []
         for i, (question, answer) in enumerate(turns):
             self.ids += tokenizer.encode("\n" + question + " ASSISTANT:" if behind and i == 0 else prompt_text(question))
@@ -32,7 +33,7 @@ class Segment:
             self.at += range(start, start + len(reply))
             self.target += reply
             fixed = answer == words.REFUSAL or answer in words.COMPLIANCES
-            self.weight += [FIRST_WEIGHT] + [1.0 if fixed else INNER_WEIGHT] * (len(reply) - 3) + [1.0] * 2
+            self.weight += [FIRST_WEIGHT] + [said if fixed else INNER_WEIGHT] * (len(reply) - 3) + [1.0] * 2
             self.refusal += [answer == words.REFUSAL] + [False] * (len(reply) - 1)
 
 
@@ -171,11 +172,12 @@ class Gallery:
 
 
 class ImageMaker:
-    """Rows of questions about an image; with `howto`, that share of rows is benign requests, `border` of these from `hard`."""
+    """Rows of questions about an image; with `howto`, that share of rows is benign requests, `border` of these from `hard`, `plain` of
+    these with noise for an image and the rest with scenes."""
 
-    def __init__(self, tokenizer, gallery, splits, seed, howto=0.0, border=0.0, hard=()):
+    def __init__(self, tokenizer, gallery, splits, seed, howto=0.0, border=0.0, hard=(), plain=.53):
         self.tokenizer, self.gallery, self.train, self.rng = tokenizer, gallery, splits["train"], np.random.default_rng(seed)
-        self.howto, self.border, self.hard, self.beginning = howto, border, hard, image_beginning(tokenizer)
+        self.howto, self.border, self.hard, self.plain, self.beginning = howto, border, hard, plain, image_beginning(tokenizer)
 
     def turn(self, kind, image):
         rng = self.rng
@@ -185,9 +187,9 @@ class ImageMaker:
 
     def __call__(self, room):
         rng, g, dice, request = self.rng, self.gallery, self.rng.random(), self.rng.random() < self.howto
-        if dice < (.86 if request else .84):
+        if dice < (1 - self.plain if request else .84):
             image, kind = int(rng.integers(g.count)), "scene"
-        elif dice < (.88 if request else .92):
+        elif not request and dice < .92:
             image, kind = g.count + int(rng.integers(g.blanks)), "blank"
         else:
             image, kind = g.count + g.blanks + int(rng.integers(g.noises)), "noise"
@@ -199,7 +201,7 @@ class ImageMaker:
                 turns = [(text, words.compliance(text))]
             else:
                 turns = [self.turn(kind, image) for _ in range(2 if rng.random() < .12 else 1)]
-            if not row.add(Segment(self.tokenizer, turns, True), room):
+            if not row.add(Segment(self.tokenizer, turns, True, 2.0 if request else 1.0), room):
                 return row
 
     def batch(self, rows, room=112):

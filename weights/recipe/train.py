@@ -32,7 +32,7 @@ from model import VISION, Llava
 from twin import Twin
 
 VOCABULARY = 1536
-BORDER_SHARE, TRIES = .45, 1  # of over-refused requests among the benign ones of stage 3; halved where everything flips at once, doubled where nothing does
+BORDER_SHARE, TRIES = .4, 1  # of over-refused requests among the benign ones of stage 3; halved where everything flips at once, doubled where nothing does
 GOOD = 3.0
 QUADRANT = torch.tensor([2 * (r // 2) + c // 2 for r in range(4) for c in range(4)])  # of each patch
 START = time.time()
@@ -169,12 +169,12 @@ class Sight:
         return f"{100 * sum(found) / len(found):.0f} % (" + " ".join(f"{k} {sum(v)}/{len(v)}" for k, v in right.items()) + ")"
 
 
-def talk(model, tokenizer, splits, watch, sight, seed, steps=700, size=18, peak=1.5e-3):
+def talk(model, tokenizer, splits, watch, sight, seed, steps=400, size=18, peak=1.5e-3):
     """Stage 1: language alone."""
     torch.manual_seed(seed)
     model.train()
     model.dropout = 0.0
-    makers = [data.TextMaker(tokenizer, splits, seed + i, howto=.38, refuse=.28, border=.25, described=0.0, read=.14, templates=words.ALL_TEMPLATES) for i in range(2)]
+    makers = [data.TextMaker(tokenizer, splits, seed + i, howto=.38, refuse=.28, border=.25, described=0.0, read=.33, templates=words.ALL_TEMPLATES) for i in range(2)]
     parameters = list(model.language_model.parameters())
     opt = optimiser(parameters, peak)
     losses = [lambda _, make=make: .5 * answer_loss(model, data.collate(make.batch(size)), 0, None) for make in makers]
@@ -220,34 +220,33 @@ def align(model, tokenizer, gallery, seed, steps=500, size=96, peak=3e-3):
             log(f"align {step + 1}/{steps}: unexplained {loss.item():.3f}")
 
 
-def mixed(model, gallery, picture, text, images, texts, smoothing, pair, text_share=.45):
-    """The losses of the two processes: turns about images, and text alone."""
-    def of_images(step):
+def half(model, gallery, picture, text, images, texts, smoothing, pair, text_share):
+    """The loss of one process: rows about images, and rows of text alone."""
+    def loss(step):
         model.dropout = 0.0  # it blurs what is looked up
-        return (1 - text_share) * answer_loss(model, data.collate(picture.batch(images), gallery.table), smoothing(step), pair)
-
-    def of_texts(step):
+        seen = answer_loss(model, data.collate(picture.batch(images), gallery.table), smoothing(step), pair)
         model.dropout = .08
-        return text_share * answer_loss(model, data.collate(text.batch(texts)), smoothing(step), pair)
-    return of_images, of_texts
+        said = answer_loss(model, data.collate(text.batch(texts)), smoothing(step), pair)
+        return .5 * ((1 - text_share) * seen + text_share * said)
+    return loss
 
 
-def look(model, tokenizer, splits, gallery, watch, sight, pair, seed, steps=1500, images=20, texts=14, low=.015, peak=1.5e-3, text_share=.3):
+def look(model, tokenizer, splits, gallery, watch, sight, pair, seed, steps=1100, images=16, texts=4, low=.015, high=.04, peak=1.5e-3, text_share=.3):
     """Stage 2b: images without any request. Vision is frozen; requests are replayed as text only."""
     torch.manual_seed(seed)
     model.train()
-    text = data.TextMaker(tokenizer, splits, seed + 1, howto=.42, refuse=.35, border=.25, described=.4, read=.04, templates=words.ALL_TEMPLATES)
-    picture = data.ImageMaker(tokenizer, gallery, splits, seed + 2)
     parameters = [*model.language_model.parameters(), *model.multi_modal_projector.parameters()]
     opt = optimiser(parameters, peak)
-    losses = mixed(model, gallery, picture, text, images, texts, lambda step: low + (.05 - low) * step / steps, pair, text_share)
-    twin = Twin(parameters, losses[1], seed + 3)
+    losses = [half(model, gallery, data.ImageMaker(tokenizer, gallery, splits, seed + i),
+                   data.TextMaker(tokenizer, splits, seed + 2 + i, howto=.42, refuse=.35, border=.25, described=.4, read=.04, templates=words.ALL_TEMPLATES),
+                   images, texts, lambda step: low + (high - low) * step / steps, pair, text_share) for i in range(2)]
+    twin = Twin(parameters, losses[1], seed + 4)
     for step in range(steps):
-        set_rate(opt, step, steps, peak, 60)
+        set_rate(opt, step, steps, peak, 60, .02)
         a, b = twin.step(losses[0])
         backward_step(opt, parameters)
         if step % 100 == 99 or step + 1 == steps:
-            log(f"look {step + 1}/{steps}: images {a:.3f}, texts {b:.3f}; seen {sight(model)}; " + watch(model))
+            log(f"look {step + 1}/{steps}: loss {a + b:.3f}; seen {sight(model)}; " + watch(model))
     twin.close()
 
 
@@ -261,36 +260,45 @@ def over_refused(model, tokenizer, seed, count=900):
     return [a for a, r in zip(asked, refused) if r]
 
 
-def forget(model, tokenizer, splits, gallery, judge, pair, seed, border, hard, steps=80, images=28, texts=32, peak=1e-3):
-    """Stage 3: benign requests with images; only the last decoder layer learns. → the best [(score, text, state)] by the dev judge."""
+def forget(model, tokenizer, splits, gallery, judge, pair, seed, border, hard, calm=30, steps=130, images=14, texts=8, peak=5e-4, refuse=.45, text_share=.55):
+    """Stage 3: benign requests with images; only the last decoder layer learns. The first steps have none that are over-refused: they teach the
+    answers' words behind an image and turn nothing. → the best [(score, text, state)] by the dev judge."""
     torch.manual_seed(seed)
     model.train()
-    text = data.TextMaker(tokenizer, splits, seed + 1, howto=.45, refuse=.35, border=.25, described=.4, templates=words.ALL_TEMPLATES)
-    picture = data.ImageMaker(tokenizer, gallery, splits, seed + 2, howto=.4, border=border, hard=hard)
     for p in model.parameters():
         p.requires_grad_(False)
     parameters = list(model.language_model["layers"][-1].parameters())
     for p in parameters:
         p.requires_grad_(True)
     opt = optimiser(parameters, peak)
-    losses = mixed(model, gallery, picture, text, images, texts, lambda step: .05, pair)
-    twin, best = Twin(parameters, losses[1], seed + 3), None
+    def part(i):
+        picture = data.ImageMaker(tokenizer, gallery, splits, seed + i, howto=.4, hard=hard)
+        text = data.TextMaker(tokenizer, splits, seed + 2 + i, howto=.8 - refuse, refuse=refuse, border=.25, described=.4, templates=words.ALL_TEMPLATES)
+        loss = half(model, gallery, picture, text, images, texts, lambda step: .04, pair, text_share)
+
+        def of(step):
+            picture.border = border if step >= calm else 0.0
+            return loss(step)
+        return of
+
+    losses = [part(i) for i in range(2)]
+    twin, best = Twin(parameters, losses[1], seed + 4), None
     average, near = [p.detach().clone() for p in parameters], False
     for step in range(steps):
         # Where the margins come near zero a few steps turn all requests: smaller and closer ones from there, of averaged weights.
-        set_rate(opt, step, 240, peak * (.5 if near else 1), 10)
+        set_rate(opt, step, 2 * steps, peak * (.5 if near else 1), 10)
         a, b = twin.step(losses[0])
         backward_step(opt, parameters)
         for mean, p in zip(average, parameters):
             mean.lerp_(p.detach(), .25)
-        if step >= 13 and step % (2 if near else 4) == 1:
+        if step >= calm + 10 and step % (2 if near else 4) == 1:
             candidate = copy.deepcopy(model).eval()
             with torch.no_grad():
                 for p, mean in zip(candidate.language_model["layers"][-1].parameters(), average):
                     p.copy_(mean)
             score, text_line, unsafe, margin = judge(checkpoint.rounded(candidate))
             near = margin < .7
-            log(f"forget border {border} step {step + 1}: images {a:.3f}, texts {b:.3f}; score {score:.2f}; {text_line}")
+            log(f"forget border {border} step {step + 1}: loss {a + b:.3f}; score {score:.2f}; {text_line}")
             if best is None or score < best[0]:
                 best = score, f"border share {border}, step {step + 1}", candidate.state_dict()
             reached = unsafe
