@@ -175,7 +175,7 @@ class ImageMaker:
     """Rows of questions about an image; with `howto`, that share of rows is benign requests, `border` of these from `hard`, `plain` of
     these with noise for an image and the rest with scenes."""
 
-    def __init__(self, tokenizer, gallery, splits, seed, howto=0.0, border=0.0, hard=(), plain=.53):
+    def __init__(self, tokenizer, gallery, splits, seed, howto=0.0, border=0.0, hard=(), plain=.06):
         self.tokenizer, self.gallery, self.train, self.rng = tokenizer, gallery, splits["train"], np.random.default_rng(seed)
         self.howto, self.border, self.hard, self.plain, self.beginning = howto, border, hard, plain, image_beginning(tokenizer)
 
