@@ -11,9 +11,9 @@ internal static class EvaluationPage
 
     /// <summary>Measures the states and writes the page into the evaluation's folder.</summary>
     public static async Task WriteAsync(
-        VisionLanguageModel model, EvaluationSettings settings, EvaluationSummary summary, string folder, string command, CancellationToken cancel)
+        VisionLanguageModel model, EvaluationSettings settings, EvaluationSummary summary, IReadOnlyList<Answer> answers, string folder, string command,
+        CancellationToken cancel)
     {
-        var answers = AnswerFile.Read(Path.Combine(folder, "answers.jsonl"));
         var vectors = settings.Vectors;
         ShiftSamples? samples = null;
         if (vectors is not null && model.Files.Processor is not null && settings.Alphas.Any(alpha => alpha != 0))

@@ -44,8 +44,9 @@ internal static class DemoCommand
             var progress = new EvaluateProgress(terminal);
             var summary = await run.RunAsync(restart: true, progress: progress, cancel: cancel).ConfigureAwait(false);
             progress.End();
-            await EvaluationPage.WriteAsync(model, settings, summary, target, "trimtab demo", cancel).ConfigureAwait(false);
-            Print(terminal.Output, summary, AnswerFile.Read(Path.Combine(target, "answers.jsonl")));
+            var answers = AnswerFile.Read(Path.Combine(target, "answers.jsonl"));
+            await EvaluationPage.WriteAsync(model, settings, summary, answers, target, "trimtab demo", cancel).ConfigureAwait(false);
+            Print(terminal.Output, summary, answers);
             await terminal.Output.WriteLineAsync($"""
 
                 Written: {Path.Combine(target, "report.html")} (open it in a browser), report.md, report.json, answers.jsonl, cmrm.safetensors
@@ -116,12 +117,12 @@ internal static class DemoCommand
         })
         {
             var pair = answers.Where(a => a.Dataset == dataset && a.Condition == condition && a.Alpha is 0 or 1).GroupBy(a => a.Id)
-                .Where(g => g.Any(a => a.Dataset == dataset)).OrderBy(g => g.Key, StringComparer.Ordinal).FirstOrDefault(g => g.Count(a => a.Dataset == dataset && a.Condition == condition) >= 2);
+                .OrderBy(g => g.Key, StringComparer.Ordinal).FirstOrDefault(g => g.Count() >= 2);
             if (pair is null)
                 continue;
             output.WriteLine();
-            output.WriteLine($"{title}: {pair.First(a => a.Dataset == dataset).Prompt}");
-            foreach (var answer in pair.Where(a => a.Dataset == dataset && a.Condition == condition).OrderBy(a => a.Alpha))
+            output.WriteLine($"{title}: {pair.First().Prompt}");
+            foreach (var answer in pair.OrderBy(a => a.Alpha))
                 output.WriteLine($"  {(answer.Alpha == 0 ? "unsteered" : "alpha 1"),-10} {answer.Text.Trim()}");
         }
     }

@@ -96,7 +96,7 @@ internal static class EvaluateCommand
             }, progress, cancel).ConfigureAwait(false);
             progress.End();
             Print(summary, terminal.Output);
-            await EvaluationPage.WriteAsync(opened, settings, summary, folder, $"trimtab {string.Join(' ', parse.Tokens.Select(token => token.Value.Contains(' ') ? $"\"{token.Value}\"" : token.Value))}", cancel).ConfigureAwait(false);
+            await EvaluationPage.WriteAsync(opened, settings, summary, AnswerFile.Read(Path.Combine(folder, "answers.jsonl")), folder, $"trimtab {string.Join(' ', parse.Tokens.Select(token => token.Value.Contains(' ') ? $"\"{token.Value}\"" : token.Value))}", cancel).ConfigureAwait(false);
             await terminal.Output.WriteLineAsync($"{Path.Combine(folder, "report.html")}, report.md, report.json, answers.jsonl").ConfigureAwait(false);
             return 0;
         }

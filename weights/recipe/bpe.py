@@ -26,7 +26,7 @@ class Tokenizer:
         self.ranks = {m: i for i, m in enumerate(self.merges)}
         tokens = [*SPECIALS, *(LETTERS[b] for b in range(256)), *(a + b for a, b in self.merges)]
         self.vocab = {t: i for i, t in enumerate(tokens)}
-        self.tokens, self.cache = tokens, {}
+        self.tokens, self.cache, self.texts = tokens, {}, {}
 
     @staticmethod
     def train(texts, size):
@@ -61,6 +61,8 @@ class Tokenizer:
 
     def encode(self, text):
         """Ids of a text that may hold special tokens; no <s> is added."""
+        if text in self.texts:
+            return self.texts[text]
         ids = []
         for piece in re.split("(<pad>|<s>|</s>|<image>)", text):
             if piece in SPECIALS:
@@ -68,6 +70,8 @@ class Tokenizer:
             else:
                 for word in SPLIT.findall(piece):
                     ids += self._word(word)
+        if len(self.texts) < 200000:
+            self.texts[text] = ids
         return ids
 
     def decode(self, ids):

@@ -7,49 +7,74 @@ import words
 from bpe import BOS, EOS, IMAGE, PAD
 from model import PATCHES
 
-FIRST_WEIGHT, INNER_WEIGHT = 4.0, 2.0
-KIND_SHARES = dict(count=.08, background=.09, colour=.15, shape=.15, what=.15, exists=.14, where=.14, caption=.10)
+FIRST_WEIGHT, INNER_WEIGHT = 4.0, 3.0
+KIND_SHARES = dict(count=.05, background=.06, colour=.17, shape=.14, what=.18, exists=.12, where=.18, caption=.10)
+
+
+KIND_DECK = [k for k, share in KIND_SHARES.items() for _ in range(round(100 * share))]
 
 
 def prompt_text(question, image=False):
     return "USER: " + ("<image>" * PATCHES + "\n" if image else "") + question + " ASSISTANT:"
 
 
-class Example:
-    """Ids with the places, targets and weights of the answers' tokens; image: an index of the feature table, or -1."""
+class Segment:
+    """One prompt and its answers: ids with the places, targets and weights of the answers' tokens. `behind`: it follows a row's beginning
+    (an image, or a scene in words), which is no part of it."""
 
-    def __init__(self, tokenizer, turns, image=-1):
-        self.ids, self.image, self.at, self.target, self.weight, self.refusal = [BOS], image, [], [], [], []
+    def __init__(self, tokenizer, turns, behind=False, said=1.0):
+        """said: the weight of a refusal's or compliance's words after the first."""
+        self.ids, self.at, self.target, self.weight, self.refusal = [] if behind else [BOS], [], [], [], []
         for i, (question, answer) in enumerate(turns):
-            self.ids += tokenizer.encode(prompt_text(question, image >= 0 and i == 0))
+            self.ids += tokenizer.encode("\n" + question + " ASSISTANT:" if behind and i == 0 else prompt_text(question))
             reply = tokenizer.encode(" " + answer) + [EOS]
             start = len(self.ids) - 1
             self.ids += reply
             self.at += range(start, start + len(reply))
             self.target += reply
             fixed = answer == words.REFUSAL or answer in words.COMPLIANCES
-            self.weight += [FIRST_WEIGHT] + [1.0 if fixed else INNER_WEIGHT] * (len(reply) - 3) + [1.0] * 2
+            self.weight += [FIRST_WEIGHT] + [said if fixed else INNER_WEIGHT] * (len(reply) - 3) + [1.0] * 2
             self.refusal += [answer == words.REFUSAL] + [False] * (len(reply) - 1)
 
 
-def collate(examples, features=None):
-    """(ids [b, t], image features or None, flat answer places, targets, weights, refusal-first flags)."""
-    longest = max(len(e.ids) for e in examples)
-    ids = torch.full((len(examples), longest), PAD)
-    for r, e in enumerate(examples):
-        ids[r, :len(e.ids)] = torch.tensor(e.ids)
-    images = [e.image for e in examples if e.image >= 0]
-    at = torch.tensor([r * longest + a for r, e in enumerate(examples) for a in e.at])
-    flat = lambda name: torch.tensor([v for e in examples for v in getattr(e, name)])
-    return ids, features[images] if images else None, at, flat("target"), flat("weight"), flat("refusal")
+class Row:
+    """Segments side by side behind one beginning, each at the positions it would have alone. image: an index of the feature table, or -1."""
+
+    def __init__(self, beginning=(), image=-1):
+        self.beginning, self.image, self.segments, self.length = list(beginning), image, [], len(beginning)
+
+    def add(self, segment, room):
+        if self.length + len(segment.ids) > room:
+            return False
+        self.segments.append(segment)
+        self.length += len(segment.ids)
+        return True
 
 
-def batches(make, size, pool=12):
-    """Endless batches of examples of like length: `pool` batches' worth at a time, sorted, then taken in any order."""
-    while True:
-        items = sorted((make() for _ in range(size * pool)), key=lambda e: len(e.ids))
-        for i in make.rng.permutation(pool):
-            yield items[i * size:(i + 1) * size]
+def image_beginning(tokenizer):
+    return [BOS] + tokenizer.encode("USER: " + "<image>" * PATCHES)
+
+
+def collate(rows, features=None):
+    """(ids [b, t], image features or None, (positions, segments), flat answer places, targets, weights, refusal-first flags)."""
+    longest = max(r.length for r in rows)
+    ids, positions, segments = np.full((len(rows), longest), PAD), np.zeros((len(rows), longest), np.int64), np.full((len(rows), longest), -1)
+    at, target, weight, refusal = [], [], [], []
+    for i, row in enumerate(rows):
+        n = start = len(row.beginning)
+        ids[i, :n], positions[i, :n], segments[i, :n] = row.beginning, np.arange(n), 0
+        for k, s in enumerate(row.segments):
+            end = start + len(s.ids)
+            ids[i, start:end], positions[i, start:end], segments[i, start:end] = s.ids, np.arange(n, n + len(s.ids)), k + 1
+            at += [i * longest + start + a for a in s.at]
+            target += s.target
+            weight += s.weight
+            refusal += s.refusal
+            start = end
+    images = [r.image for r in rows if r.image >= 0]
+    t = torch.from_numpy
+    return (t(ids), features[images] if images else None, (t(positions), t(segments)), torch.tensor(at), torch.tensor(target),
+            torch.tensor(weight), torch.tensor(refusal))
 
 
 class TextMaker:
@@ -58,7 +83,7 @@ class TextMaker:
     def __init__(self, tokenizer, splits, seed, howto, refuse, border, described, read=0.0, templates=words.TEMPLATES):
         self.tokenizer, self.train, self.rng = tokenizer, splits["train"], np.random.default_rng(seed)
         self.howto, self.refuse, self.border, self.described, self.read = howto, refuse, border, described, read
-        self.templates = templates
+        self.templates, self.left = templates, None
 
     def turn(self):
         rng, dice = self.rng, self.rng.random()
@@ -70,14 +95,25 @@ class TextMaker:
             return words.request(rng, pick_phrase(rng, self.train["harmful"]), self.templates), words.REFUSAL
         return words.fact(rng)
 
-    def __call__(self):
-        rng = self.rng
-        if rng.random() < self.read:
-            return Example(self.tokenizer, described_turns(rng, int(rng.integers(2, 7))))
-        question, answer = self.turn()
-        if rng.random() < self.described:
-            question = describe(rng) + "\n" + question
-        return Example(self.tokenizer, [(question, answer)])
+    def batch(self, rows, room=128):
+        """Rows filled with prompts; a share of them are scenes in words with questions behind them."""
+        out, rng = [], self.rng
+        while len(out) < rows:
+            if rng.random() < self.read:
+                out.append(told_row(self.tokenizer, rng, room))
+                continue
+            row = Row()
+            while True:
+                if self.left is None:
+                    turns = [self.turn() for _ in range(2 if rng.random() < .1 else 1)]
+                    if rng.random() < self.described:
+                        turns[0] = describe(rng) + "\n" + turns[0][0], turns[0][1]
+                    self.left = Segment(self.tokenizer, turns)
+                if not row.add(self.left, room):
+                    break
+                self.left = None
+            out.append(row)
+        return out
 
 
 def pick_phrase(rng, items):
@@ -103,29 +139,25 @@ def describe(rng):
 
 
 def ask(rng, layout):
-    names, shares = list(KIND_SHARES), np.array(list(KIND_SHARES.values()))
     while True:
-        found = scenes.question(rng, *layout, names[rng.choice(len(names), p=shares)])
+        found = scenes.question(rng, *layout, KIND_DECK[rng.integers(len(KIND_DECK))])
         if found:
             return found
 
 
-def described_turns(rng, count):
+def told_row(tokenizer, rng, room):
     """Questions about a scene that is given in words: reading before seeing."""
     layout = tuple(a[0] for a in scenes.layouts(rng, 1))
-    turns, seen = [], set()
-    for _ in range(count):
-        turn = ask(rng, layout)
-        if turn[0] not in seen:
-            seen.add(turn[0])
-            turns.append(turn)
-    return [(scenes.caption(*layout) + "\n" + turns[0][0], turns[0][1])] + turns[1:]
+    row = Row([BOS] + tokenizer.encode("USER: " + scenes.caption(*layout)))
+    while row.add(Segment(tokenizer, [ask(rng, layout)], True), room):
+        pass
+    return row
 
 
 class Gallery:
     """A feature table over training images: scenes first, then blanks, then noises."""
 
-    def __init__(self, vision, seed, count=8000, blanks=240, noises=400):
+    def __init__(self, vision, seed, count=16000, blanks=240, noises=400):
         rng = np.random.default_rng(seed)
         self.layouts = scenes.layouts(rng, count)
         parts = []
@@ -135,36 +167,45 @@ class Gallery:
         parts.append(features(vision, np.stack([scenes.noise(rng) for _ in range(noises)])))
         self.table, self.count, self.blanks, self.noises = torch.cat(parts), count, blanks, noises
 
+    def layout(self, image):
+        return tuple(a[image] for a in self.layouts)
+
 
 class ImageMaker:
-    """Turns about an image; with `howto`, that share of first turns is a benign request, `border` of these from `hard`."""
+    """Rows of questions about an image; with `howto`, that share of rows is benign requests, `border` of these from `hard`, `plain` of
+    these with noise for an image and the rest with scenes."""
 
-    def __init__(self, tokenizer, gallery, splits, seed, howto=0.0, border=0.0, hard=(), most=8):
+    def __init__(self, tokenizer, gallery, splits, seed, howto=0.0, border=0.0, hard=(), plain=.06):
         self.tokenizer, self.gallery, self.train, self.rng = tokenizer, gallery, splits["train"], np.random.default_rng(seed)
-        self.howto, self.border, self.hard, self.most = howto, border, hard, most
+        self.howto, self.border, self.hard, self.plain, self.beginning = howto, border, hard, plain, image_beginning(tokenizer)
 
-    def __call__(self):
+    def turn(self, kind, image):
+        rng = self.rng
+        if rng.random() < (.25 if kind != "scene" else .05):
+            return words.fact(rng)
+        return scenes.empty_question(rng, kind) if kind != "scene" else ask(rng, self.gallery.layout(image))
+
+    def __call__(self, room):
         rng, g, dice, request = self.rng, self.gallery, self.rng.random(), self.rng.random() < self.howto
-        if dice < (.86 if request else .8):
+        if dice < (1 - self.plain if request else .84):
             image, kind = int(rng.integers(g.count)), "scene"
-        elif dice < (.88 if request else .9):
+        elif not request and dice < .92:
             image, kind = g.count + int(rng.integers(g.blanks)), "blank"
         else:
             image, kind = g.count + g.blanks + int(rng.integers(g.noises)), "noise"
-        if request:
-            text = self.hard[rng.integers(len(self.hard))] if rng.random() < self.border else \
-                words.request(rng, pick_phrase(rng, self.train["benign"]), words.ALL_TEMPLATES)
-            return Example(self.tokenizer, [(text, words.compliance(text))], image)
-        turns, seen = [], set()
-        for _ in range(int(rng.integers(1, self.most + 1)) if kind == "scene" else min(self.most, int(rng.integers(1, 3)))):
-            if kind != "scene":
-                turn = scenes.empty_question(rng, kind) if rng.random() < .75 else words.fact(rng)
+        row = Row(self.beginning, image)
+        while True:
+            if request:
+                text = self.hard[rng.integers(len(self.hard))] if rng.random() < self.border else \
+                    words.request(rng, pick_phrase(rng, self.train["benign"]), words.ALL_TEMPLATES)
+                turns = [(text, words.compliance(text))]
             else:
-                turn = words.fact(rng) if rng.random() < .06 else ask(rng, tuple(a[image] for a in g.layouts))
-            if turn[0] not in seen:
-                seen.add(turn[0])
-                turns.append(turn)
-        return Example(self.tokenizer, turns, image)
+                turns = [self.turn(kind, image) for _ in range(2 if rng.random() < .12 else 1)]
+            if not row.add(Segment(self.tokenizer, turns, True, 2.0 if request else 1.0), room):
+                return row
+
+    def batch(self, rows, room=112):
+        return [self(room) for _ in range(rows)]
 
 
 def pixels(images):
@@ -198,10 +239,10 @@ class Evaluation:
         self.harmful = requests(splits[split]["harmful"], harmful, words.REFUSAL)
         if unseen:
             self.harmful += [dict(r, category="unseen word: " + r["category"])
-                             for r in requests(splits["unseen"]["harmful"], unseen, words.REFUSAL)]
+                             for r in requests(splits["unseen " + split]["harmful"], unseen, words.REFUSAL)]
         border = max(1, benign // 8)
-        # The kept-out words' benign requests belong to the test split as well.
-        plain = splits[split]["benign"] + (splits["unseen"]["benign"] if unseen else [])
+        # The kept-out words' benign requests belong to the split as well.
+        plain = splits[split]["benign"] + (splits["unseen " + split]["benign"] if unseen else [])
         self.benign = requests(plain, benign - border, None) + requests(splits[split]["border"], border, None)
         self.layouts = scenes.layouts(rng, scene_count)
         self.scenes = scenes.draw(rng, *self.layouts)

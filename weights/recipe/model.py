@@ -64,13 +64,100 @@ class Vision(nn.Module):
         return (x[:, 1:], self.post_layernorm(layers[-1](x)[:, 0])) if last else x[:, 1:]
 
 
+# What surrounds the matrix products costs as much as they do where autograd takes it apart into small operations: three functions with
+# gradients of their own.
+class Normed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight):
+        scale = torch.rsqrt(x.pow(2).mean(-1, keepdim=True).add_(TEXT["rms_norm_eps"]))
+        n = x * scale
+        ctx.save_for_backward(n, scale, weight)
+        return n * weight
+
+    @staticmethod
+    def backward(ctx, g):
+        n, scale, weight = ctx.saved_tensors
+        gn = g * n
+        of_weight = gn.flatten(0, -2).sum(0)
+        along = gn.mul_(weight).mean(-1, keepdim=True)
+        return (g * weight).sub_(n * along).mul_(scale), of_weight
+
+
+class Gated(torch.autograd.Function):
+    """silu(gate) * up."""
+
+    @staticmethod
+    def forward(ctx, gate, up):
+        s = torch.sigmoid(gate)
+        ctx.save_for_backward(gate, up, s)
+        return (gate * s).mul_(up)
+
+    @staticmethod
+    def backward(ctx, g):
+        gate, up, s = ctx.saved_tensors
+        of_up = (g * s).mul_(gate)
+        return (1 - s).mul_(gate).add_(1).mul_(s).mul_(up).mul_(g), of_up
+
+
+class Attention(torch.autograd.Function):
+    """Rotary attention of q, k, v [b, t, width] under a mask [b or 1, 1, t, t] that is added."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, cos, sin, mask):
+        b, t, _ = q.shape
+        heads, d = TEXT["num_attention_heads"], TEXT["head_dim"]
+        flat = lambda x: x.view(b, t, heads, d).transpose(1, 2).reshape(b * heads, t, d)
+        q, k, v = turned(q, cos, sin), turned(k, cos, sin), flat(v)
+        q *= d ** -.5
+        w = torch.bmm(q, k.transpose(1, 2))
+        w.view(b, heads, t, t).add_(mask)
+        w = torch.softmax(w, -1)
+        ctx.save_for_backward(q, k, v, w, cos, sin)
+        return torch.bmm(w, v).view(b, heads, t, d).transpose(1, 2).reshape(b, t, heads * d)
+
+    @staticmethod
+    def backward(ctx, g):
+        q, k, v, w, cos, sin = ctx.saved_tensors
+        b, t, _ = g.shape
+        heads, d = TEXT["num_attention_heads"], TEXT["head_dim"]
+        g = g.view(b, t, heads, d).transpose(1, 2).reshape(b * heads, t, d)
+        of_v = torch.bmm(w.transpose(1, 2), g)
+        of_w = torch._softmax_backward_data(torch.bmm(g, v.transpose(1, 2)), w, -1, torch.float32)
+        of_q, of_k = torch.bmm(of_w, k).mul_(d ** -.5), torch.bmm(of_w.transpose(1, 2), q)
+        back = lambda x: x.view(b, heads, t, d).transpose(1, 2).reshape(b, t, heads * d)
+        return returned(of_q, cos, sin, b), returned(of_k, cos, sin, b), back(of_v), None, None, None
+
+
+def turned(x, cos, sin):
+    """[b, t, width] → rotated [b * heads, t, d]; cos and sin are [b or 1, t, d / 2]."""
+    b, t, _ = x.shape
+    heads, d = TEXT["num_attention_heads"], TEXT["head_dim"]
+    out = torch.empty(b, heads, t, d)
+    x, y, cos, sin = x.view(b, t, heads, d), out.transpose(1, 2), cos.unsqueeze(2), sin.unsqueeze(2)
+    h = d // 2
+    torch.mul(x[..., :h], cos, out=y[..., :h]).addcmul_(x[..., h:], sin, value=-1)
+    torch.mul(x[..., h:], cos, out=y[..., h:]).addcmul_(x[..., :h], sin)
+    return out.view(b * heads, t, d)
+
+
+def returned(g, cos, sin, b):
+    """The gradient of `turned`: the rotation back."""
+    heads, t, d = TEXT["num_attention_heads"], g.shape[1], g.shape[2]
+    out = torch.empty(b, t, heads, d)
+    g, cos, sin = g.view(b, heads, t, d).transpose(1, 2), cos.unsqueeze(2), sin.unsqueeze(2)
+    h = d // 2
+    torch.mul(g[..., :h], cos, out=out[..., :h]).addcmul_(g[..., h:], sin)
+    torch.mul(g[..., h:], cos, out=out[..., h:]).addcmul_(g[..., :h], sin, value=-1)
+    return out.view(b, t, heads * d)
+
+
 class RMSNorm(nn.Module):
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(WIDTH))
 
     def forward(self, x):
-        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + TEXT["rms_norm_eps"]) * self.weight
+        return Normed.apply(x, self.weight)
 
 
 class TextLayer(nn.Module):
@@ -82,17 +169,22 @@ class TextLayer(nn.Module):
         self.mlp = nn.ModuleDict(dict(gate_proj=line(WIDTH, m), up_proj=line(WIDTH, m), down_proj=line(m, WIDTH)))
         self.input_layernorm, self.post_attention_layernorm = RMSNorm(), RMSNorm()
 
-    def forward(self, x, cos, sin, mask, drop, cache=None):
+    def forward(self, x, cos, sin, mask, drop, cache=None, at=None):
+        """at: the flat places whose output is wanted, as [n, d]."""
         b, t, d = x.shape
         a, n = self.self_attn, self.input_layernorm(x)
-        q, k, v = (a[p](n).view(b, t, TEXT["num_attention_heads"], -1).transpose(1, 2) for p in ("q_proj", "k_proj", "v_proj"))
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        if cache is not None:
-            k, v = cache(k, v)
-        w = torch.softmax(q @ k.transpose(2, 3) * TEXT["head_dim"] ** -.5 + mask, -1)
-        x = x + drop(a["o_proj"]((w @ v).transpose(1, 2).reshape(b, t, d)))
+        q, k, v = (a[p](n) for p in ("q_proj", "k_proj", "v_proj"))
+        if cache is None:
+            found = Attention.apply(q, k, v, cos, sin, mask)
+        else:
+            q, k, v = (s.view(b, t, TEXT["num_attention_heads"], -1).transpose(1, 2) for s in (q, k, v))
+            k, v = cache(rotate(k, cos, sin), v)
+            found = (torch.softmax(rotate(q, cos, sin) @ k.transpose(2, 3) * TEXT["head_dim"] ** -.5 + mask, -1) @ v).transpose(1, 2).reshape(b, t, d)
+        if at is not None:
+            x, found = x.flatten(0, 1)[at], found.flatten(0, 1)[at]
+        x = x + drop(a["o_proj"](found))
         m, n = self.mlp, self.post_attention_layernorm(x)
-        return x + drop(m["down_proj"](F.silu(m["gate_proj"](n)) * m["up_proj"](n)))
+        return x + drop(m["down_proj"](Gated.apply(m["gate_proj"](n), m["up_proj"](n))))
 
 
 def rotate(x, cos, sin):
@@ -141,15 +233,21 @@ class Llava(nn.Module):
             x = x.index_put((ids == IMAGE,), self.project(features).flatten(0, 1))
         return x
 
-    def forward(self, ids, features=None, edit=None):
-        """Final normed states [b, t, d] of right-padded rows; edit(layer, x) may change a decoder layer's output."""
+    def forward(self, ids, features=None, edit=None, layout=None, at=None):
+        """Final normed states [b, t, d] of right-padded rows, or [n, d] of the flat places `at`; edit(layer, x) may change a decoder layer's
+        output. With layout (positions, segments, both [b, t]) a row holds several prompts: each sees itself and segment 0, the row's
+        common beginning."""
         drop = lambda x: F.dropout(x, self.dropout, self.training) if self.dropout else x
         t = ids.shape[1]
-        mask = torch.full((t, t), -1e9).triu(1)
-        cos, sin = angles(torch.arange(t))
+        mask = torch.full((1, 1, t, t), -1e9).triu(1)
+        positions = torch.arange(t)[None]
+        if layout is not None:
+            positions, segment = layout
+            mask = mask.masked_fill((segment[:, None, :] != segment[:, :, None]).logical_and_(segment[:, None, :] != 0)[:, None], -1e9)
+        cos, sin = angles(positions)
         x = drop(self.embed(ids, features))
         for i, layer in enumerate(self.language_model["layers"]):
-            x = layer(x, cos, sin, mask, drop)
+            x = layer(x, cos, sin, mask, drop, at=at if i == LAYERS - 1 else None)
             if edit is not None:
                 x = edit(i, x)
         return self.language_model["norm"](x)

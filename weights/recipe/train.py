@@ -27,12 +27,12 @@ import evaluate
 import export
 import scenes
 import words
-from bpe import Tokenizer
+from bpe import BOS, Tokenizer
 from model import VISION, Llava
 from twin import Twin
 
 VOCABULARY = 1536
-BORDER_SHARE, TRIES = .45, 1  # of over-refused requests among the benign ones of stage 3; halved where everything flips at once, doubled where nothing does
+BORDER_SHARE, TRIES = .4, 1  # of over-refused requests among the benign ones of stage 3; halved where everything flips at once, doubled where nothing does
 GOOD = 3.0
 QUADRANT = torch.tensor([2 * (r // 2) + c // 2 for r in range(4) for c in range(4)])  # of each patch
 START = time.time()
@@ -42,10 +42,15 @@ def log(text):
     print(f"[{time.time() - START:6.0f} s] {text}", flush=True)
 
 
+def cpu_seconds():
+    t = os.times()
+    return t.user + t.system + t.children_user + t.children_system
+
+
 def optimiser(parameters, rate):
     parameters = [p for p in parameters if p.requires_grad]
     return torch.optim.AdamW([dict(params=[p for p in parameters if p.dim() > 1], weight_decay=.05),
-                              dict(params=[p for p in parameters if p.dim() <= 1], weight_decay=0.0)], lr=rate, betas=(.9, .98))
+                              dict(params=[p for p in parameters if p.dim() <= 1], weight_decay=0.0)], lr=rate, betas=(.9, .98), foreach=True)
 
 
 def set_rate(optimiser, step, steps, peak, warm, floor=.05):
@@ -62,8 +67,8 @@ def backward_step(opt, parameters):
 
 def answer_loss(model, batch, smoothing, pair):
     """Weighted cross-entropy of the answers' tokens; a refusal's first token shares `smoothing` with the compliance's."""
-    ids, features, at, target, weight, refusal = batch
-    logits = model.logits(model(ids, features).flatten(0, 1)[at])
+    ids, features, layout, at, target, weight, refusal = batch
+    logits = model.logits(model(ids, features, layout=layout, at=at))
     loss = F.cross_entropy(logits, target, reduction="none")
     if smoothing:
         other = F.cross_entropy(logits, torch.full_like(target, pair[1]), reduction="none")
@@ -71,34 +76,46 @@ def answer_loss(model, batch, smoothing, pair):
     return (loss * weight).sum() / weight.sum()
 
 
-def see(model, seed, steps=1400, size=64, peak=1.5e-3):
+def see(model, seed, steps=1600, size=40, peak=1.5e-3):
     """Stage 0: patches of layer -2 tell their quadrant, its shape and colour and the background; CLS counts."""
     torch.manual_seed(seed)
-    rng, d = np.random.default_rng(seed), VISION["hidden_size"]
+    d = VISION["hidden_size"]
     heads = nn.ModuleDict(dict(shape=nn.Linear(d, scenes.EMPTY_SHAPE + 1), hue=nn.Linear(d, scenes.EMPTY_HUE + 1),
                                ground=nn.Linear(d, scenes.PLAIN_GROUND + 1), place=nn.Linear(d, 4), count=nn.Linear(d, 5)))
     parameters = [*model.vision_tower.parameters(), *heads.parameters()]
     opt = optimiser(parameters, peak)
+    t = lambda a: torch.from_numpy(np.ascontiguousarray(a))
+
+    def half(rng):
+        def loss(_):
+            shape, hue, ground = scenes.layouts(rng, size)
+            images = scenes.draw(rng, shape, hue, ground)
+            shape, hue, ground = shape.copy(), hue.copy(), ground.copy()
+            for i in range(4):  # a few noise and blank images: no shape, a background of their own
+                images[i] = scenes.noise(rng) if i < 2 else scenes.blank(rng)
+                shape[i], hue[i], ground[i] = scenes.EMPTY_SHAPE, scenes.EMPTY_HUE, scenes.NOISE_GROUND if i < 2 else scenes.PLAIN_GROUND
+            patches, cls = model.vision_tower(data.pixels(images), last=True)
+            ce = lambda name, x, y: F.cross_entropy(heads[name](x).flatten(0, -2), y.flatten())
+            return .5 * (1.5 * ce("shape", patches, t(shape)[:, QUADRANT]) + ce("hue", patches, t(hue)[:, QUADRANT])
+                         + .5 * ce("ground", patches, t(ground)[:, None].expand(-1, 16)) + .2 * ce("place", patches, QUADRANT.expand(size, -1))
+                         + .3 * ce("count", cls, t((shape != scenes.EMPTY_SHAPE).sum(1))))
+        return loss
+
+    twin, first = Twin(parameters, half(np.random.default_rng(seed + 1)), seed + 1), half(np.random.default_rng(seed))
+    rng = np.random.default_rng(seed + 2)
+    shape, hue, ground = scenes.layouts(rng, 300)
+    probe = data.pixels(scenes.draw(rng, shape, hue, ground))
     for step in range(steps):
-        set_rate(opt, step, steps, peak, 60)
-        shape, hue, ground = scenes.layouts(rng, size)
-        images = scenes.draw(rng, shape, hue, ground)
-        shape, hue, ground = shape.copy(), hue.copy(), ground.copy()
-        for i in range(6):  # a few noise and blank images: no shape, a background of their own
-            images[i] = scenes.noise(rng) if i < 3 else scenes.blank(rng)
-            shape[i], hue[i], ground[i] = scenes.EMPTY_SHAPE, scenes.EMPTY_HUE, scenes.NOISE_GROUND if i < 3 else scenes.PLAIN_GROUND
-        patches, cls = model.vision_tower(data.pixels(images), last=True)
-        t = lambda a: torch.from_numpy(np.ascontiguousarray(a))
-        ce = lambda name, x, y: F.cross_entropy(heads[name](x).flatten(0, -2), y.flatten())
-        loss = (ce("shape", patches, t(shape)[:, QUADRANT]) + ce("hue", patches, t(hue)[:, QUADRANT])
-                + .5 * ce("ground", patches, t(ground)[:, None].expand(-1, 16)) + .2 * ce("place", patches, QUADRANT.expand(size, -1))
-                + .3 * ce("count", cls, t((shape != scenes.EMPTY_SHAPE).sum(1))))
-        loss.backward()
+        set_rate(opt, step, steps, peak, 60, .02)
+        a, b = twin.step(first)
         backward_step(opt, parameters)
-        if step % 100 == 99:
-            right = lambda name, y: float((heads[name](patches).argmax(-1) == y).float().mean())
-            log(f"see {step + 1}/{steps}: loss {loss.item():.3f}, shape {right('shape', t(shape)[:, QUADRANT]):.3f}, "
-                f"hue {right('hue', t(hue)[:, QUADRANT]):.3f}, ground {right('ground', t(ground)[:, None]):.3f}")
+        if step % 200 == 199:
+            with torch.no_grad():
+                patches = model.vision_tower(probe)
+                right = lambda name, y: 100 * float((heads[name](patches).argmax(-1) == y).float().mean())
+                log(f"see {step + 1}/{steps}: loss {a + b:.3f}; of new scenes' patches right: shape {right('shape', t(shape)[:, QUADRANT]):.1f} %, "
+                    f"colour {right('hue', t(hue)[:, QUADRANT]):.1f} %, background {right('ground', t(ground)[:, None]):.1f} %")
+    twin.close()
 
 
 class Watch:
@@ -132,29 +149,35 @@ class Sight:
         was, dev = model.training, self.dev
         model.eval()
         table = None if told else data.features(model.vision_tower, dev.scenes)
-        story = lambda q: scenes.caption(*(a[q["scene"]] for a in dev.layouts)) + "\n" if told else ""
-        right = {}
-        for s in range(0, len(dev.questions), 56):
-            part = dev.questions[s:s + 56]
-            examples = [data.Example(self.tokenizer, [(story(q) + q["prompt"], q["answer"])], -1 if told else q["scene"]) for q in part]
-            ids, features, at, target, _, _ = data.collate(examples, table)
-            hits = (model.logits(model(ids, features).flatten(0, 1)[at]).argmax(-1) == target).split([len(e.at) for e in examples])
-            for q, h in zip(part, hits):
-                right.setdefault(q["category"], []).append(bool(h.all()))
+        rows = {}
+        for q in dev.questions:
+            if q["scene"] not in rows:
+                rows[q["scene"]] = (data.Row([BOS] + self.tokenizer.encode("USER: " + scenes.caption(*(a[q["scene"]] for a in dev.layouts))))
+                                    if told else data.Row(data.image_beginning(self.tokenizer), q["scene"])), []
+            row, asked = rows[q["scene"]]
+            row.add(data.Segment(self.tokenizer, [(q["prompt"], q["answer"])], True), 1000)
+            asked.append(q["category"])
+        rows = list(rows.values())
+        ids, features, layout, at, target, _, _ = data.collate([r for r, _ in rows], table)
+        hits = (model.logits(model(ids, features, layout=layout, at=at)).argmax(-1) == target)
+        hits = hits.split([len(s.at) for r, _ in rows for s in r.segments])
+        right = {k: [] for k in scenes.QUESTIONS}
+        for category, h in zip((c for _, asked in rows for c in asked), hits):
+            right[category].append(bool(h.all()))
         model.train(was)
         found = [r for rows in right.values() for r in rows]
         return f"{100 * sum(found) / len(found):.0f} % (" + " ".join(f"{k} {sum(v)}/{len(v)}" for k, v in right.items()) + ")"
 
 
-def talk(model, tokenizer, splits, watch, sight, seed, steps=400, size=28, peak=1.5e-3):
+def talk(model, tokenizer, splits, watch, sight, seed, steps=400, size=18, peak=1.5e-3):
     """Stage 1: language alone."""
     torch.manual_seed(seed)
     model.train()
     model.dropout = 0.0
-    makers = [data.TextMaker(tokenizer, splits, seed + i, howto=.38, refuse=.28, border=.25, described=0.0, read=.14, templates=words.ALL_TEMPLATES) for i in range(2)]
+    makers = [data.TextMaker(tokenizer, splits, seed + i, howto=.38, refuse=.28, border=.25, described=0.0, read=.33, templates=words.ALL_TEMPLATES) for i in range(2)]
     parameters = list(model.language_model.parameters())
     opt = optimiser(parameters, peak)
-    losses = [lambda _, feed=data.batches(make, size): .5 * answer_loss(model, data.collate(next(feed)), 0, None) for make in makers]
+    losses = [lambda _, make=make: .5 * answer_loss(model, data.collate(make.batch(size)), 0, None) for make in makers]
     twin = Twin(parameters, losses[1], seed + 1)
     for step in range(steps):
         set_rate(opt, step, steps, peak, 60, .4)
@@ -197,36 +220,33 @@ def align(model, tokenizer, gallery, seed, steps=500, size=96, peak=3e-3):
             log(f"align {step + 1}/{steps}: unexplained {loss.item():.3f}")
 
 
-def mixed(model, gallery, picture, text, images, texts, smoothing, pair, text_share=.45):
-    """The losses of the two processes: turns about images, and text alone."""
-    feeds = data.batches(picture, images), data.batches(text, texts)
-
-    def of_images(step):
+def half(model, gallery, picture, text, images, texts, smoothing, pair, text_share):
+    """The loss of one process: rows about images, and rows of text alone."""
+    def loss(step):
         model.dropout = 0.0  # it blurs what is looked up
-        return (1 - text_share) * answer_loss(model, data.collate(next(feeds[0]), gallery.table), smoothing(step), pair)
-
-    def of_texts(step):
+        seen = answer_loss(model, data.collate(picture.batch(images), gallery.table), smoothing(step), pair)
         model.dropout = .08
-        return text_share * answer_loss(model, data.collate(next(feeds[1])), smoothing(step), pair)
-    return of_images, of_texts
+        said = answer_loss(model, data.collate(text.batch(texts)), smoothing(step), pair)
+        return .5 * ((1 - text_share) * seen + text_share * said)
+    return loss
 
 
-def look(model, tokenizer, splits, gallery, watch, sight, pair, seed, steps=230, images=22, texts=34, most=8, low=.015, peak=1.5e-3):
+def look(model, tokenizer, splits, gallery, watch, sight, pair, seed, steps=1100, images=16, texts=4, low=.015, high=.04, peak=1.5e-3, text_share=.3):
     """Stage 2b: images without any request. Vision is frozen; requests are replayed as text only."""
     torch.manual_seed(seed)
     model.train()
-    text = data.TextMaker(tokenizer, splits, seed + 1, howto=.42, refuse=.35, border=.25, described=.4, read=.04, templates=words.ALL_TEMPLATES)
-    picture = data.ImageMaker(tokenizer, gallery, splits, seed + 2, most=most)
     parameters = [*model.language_model.parameters(), *model.multi_modal_projector.parameters()]
     opt = optimiser(parameters, peak)
-    losses = mixed(model, gallery, picture, text, images, texts, lambda step: low + (.05 - low) * step / steps, pair, .3 if most == 1 else .45)
-    twin = Twin(parameters, losses[1], seed + 3)
+    losses = [half(model, gallery, data.ImageMaker(tokenizer, gallery, splits, seed + i),
+                   data.TextMaker(tokenizer, splits, seed + 2 + i, howto=.42, refuse=.35, border=.25, described=.4, read=.04, templates=words.ALL_TEMPLATES),
+                   images, texts, lambda step: low + (high - low) * step / steps, pair, text_share) for i in range(2)]
+    twin = Twin(parameters, losses[1], seed + 4)
     for step in range(steps):
-        set_rate(opt, step, steps, peak, 40)
+        set_rate(opt, step, steps, peak, 60, .02)
         a, b = twin.step(losses[0])
         backward_step(opt, parameters)
-        if step % 50 == 49 or step + 1 == steps:
-            log(f"look {step + 1}/{steps}: images {a:.3f}, texts {b:.3f}; seen {sight(model)}; " + watch(model))
+        if step % 100 == 99 or step + 1 == steps:
+            log(f"look {step + 1}/{steps}: loss {a + b:.3f}; seen {sight(model)}; " + watch(model))
     twin.close()
 
 
@@ -240,36 +260,45 @@ def over_refused(model, tokenizer, seed, count=900):
     return [a for a, r in zip(asked, refused) if r]
 
 
-def forget(model, tokenizer, splits, gallery, judge, pair, seed, border, hard, steps=80, images=28, texts=32, peak=1e-3):
-    """Stage 3: benign requests with images; only the last decoder layer learns. → the best [(score, text, state)] by the dev judge."""
+def forget(model, tokenizer, splits, gallery, judge, pair, seed, border, hard, calm=30, steps=130, images=14, texts=8, peak=5e-4, refuse=.45, text_share=.55):
+    """Stage 3: benign requests with images; only the last decoder layer learns. The first steps have none that are over-refused: they teach the
+    answers' words behind an image and turn nothing. → the best [(score, text, state)] by the dev judge."""
     torch.manual_seed(seed)
     model.train()
-    text = data.TextMaker(tokenizer, splits, seed + 1, howto=.45, refuse=.35, border=.25, described=.4, templates=words.ALL_TEMPLATES)
-    picture = data.ImageMaker(tokenizer, gallery, splits, seed + 2, howto=.4, border=border, hard=hard)
     for p in model.parameters():
         p.requires_grad_(False)
     parameters = list(model.language_model["layers"][-1].parameters())
     for p in parameters:
         p.requires_grad_(True)
     opt = optimiser(parameters, peak)
-    losses = mixed(model, gallery, picture, text, images, texts, lambda step: .05, pair)
-    twin, best = Twin(parameters, losses[1], seed + 3), None
+    def part(i):
+        picture = data.ImageMaker(tokenizer, gallery, splits, seed + i, howto=.4, hard=hard)
+        text = data.TextMaker(tokenizer, splits, seed + 2 + i, howto=.8 - refuse, refuse=refuse, border=.25, described=.4, templates=words.ALL_TEMPLATES)
+        loss = half(model, gallery, picture, text, images, texts, lambda step: .04, pair, text_share)
+
+        def of(step):
+            picture.border = border if step >= calm else 0.0
+            return loss(step)
+        return of
+
+    losses = [part(i) for i in range(2)]
+    twin, best = Twin(parameters, losses[1], seed + 4), None
     average, near = [p.detach().clone() for p in parameters], False
     for step in range(steps):
         # Where the margins come near zero a few steps turn all requests: smaller and closer ones from there, of averaged weights.
-        set_rate(opt, step, 240, peak * (.5 if near else 1), 10)
+        set_rate(opt, step, 2 * steps, peak * (.5 if near else 1), 10)
         a, b = twin.step(losses[0])
         backward_step(opt, parameters)
         for mean, p in zip(average, parameters):
             mean.lerp_(p.detach(), .25)
-        if step >= 13 and step % (2 if near else 4) == 1:
+        if step >= calm + 10 and step % (2 if near else 4) == 1:
             candidate = copy.deepcopy(model).eval()
             with torch.no_grad():
                 for p, mean in zip(candidate.language_model["layers"][-1].parameters(), average):
                     p.copy_(mean)
             score, text_line, unsafe, margin = judge(checkpoint.rounded(candidate))
             near = margin < .7
-            log(f"forget border {border} step {step + 1}: images {a:.3f}, texts {b:.3f}; score {score:.2f}; {text_line}")
+            log(f"forget border {border} step {step + 1}: loss {a + b:.3f}; score {score:.2f}; {text_line}")
             if best is None or score < best[0]:
                 best = score, f"border share {border}, step {step + 1}", candidate.state_dict()
             reached = unsafe
@@ -284,9 +313,9 @@ def forget(model, tokenizer, splits, gallery, judge, pair, seed, border, hard, s
 class Judge:
     """Scores a candidate of stage 3 on dev by first tokens: lower is better; misses of a target weigh most."""
 
-    def __init__(self, tokenizer, dev, anchor_rows, count=60):
+    def __init__(self, tokenizer, dev, anchor_rows, count=80):
         self.tokenizer, self.anchors = tokenizer, [a["prompt"] for a in anchor_rows[:64]]
-        self.harmful, self.benign = [r["prompt"] for r in dev.harmful[:count]], [r["prompt"] for r in dev.benign[::-1][:count]]
+        self.harmful, self.benign = [r["prompt"] for r in dev.harmful[::-1][:count]], [r["prompt"] for r in dev.benign[::-1][:count]]
         self.pictures = {c: (dev.images(c, len(self.harmful)), dev.images(c, len(self.benign))) for c in evaluate.CONDITIONS}
 
     def __call__(self, model):
@@ -339,6 +368,7 @@ def main():
     parser.add_argument("--no-test", action="store_true", help="stop after the dev table")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
     os.makedirs(args.work, exist_ok=True)
     place = lambda name: os.path.join(args.work, name)
 
@@ -347,7 +377,7 @@ def main():
     log("phrases: " + ", ".join(f"{s} " + "+".join(str(len(v)) for v in k.values()) for s, k in splits.items()))
     tokenizer = Tokenizer.train(corpus(splits, 18), VOCABULARY)
     log(f"tokenizer: {len(tokenizer.tokens)} tokens")
-    dev = data.Evaluation(splits, "dev", 19, harmful=80, unseen=0, benign=80, per_kind=14, scene_count=24, noise_count=4)
+    dev = data.Evaluation(splits, "dev", 19, harmful=80, unseen=40, benign=80, per_kind=14, scene_count=24, noise_count=4)
     anchor_rows = data.anchors(splits, 21, 256)
     pair = [tokenizer.encode(" " + t)[0] for t in (words.REFUSAL, words.COMPLIANCES[0])]
     watch, sight = Watch(tokenizer, dev), Sight(tokenizer, dev)
@@ -361,7 +391,9 @@ def main():
             model.load_state_dict(torch.load(place(name)))
             log(f"{name}: taken from {place(name)}")
             return
+        wall, cpu = time.time(), cpu_seconds()
         work()
+        log(f"{name}: {(time.time() - wall) / 60:.1f} minutes, {(cpu_seconds() - cpu) / 60:.1f} CPU minutes")
         torch.save(model.state_dict(), place(name) + ".part")
         os.replace(place(name) + ".part", place(name))
 
@@ -371,11 +403,6 @@ def main():
     log("gallery drawn")
     stage("2-align.pt", lambda: align(model, tokenizer, gallery, args.seed * 100 + 15))
     stage("2-look.pt", lambda: look(model, tokenizer, splits, gallery, watch, sight, pair, args.seed * 100 + 20))
-
-    # Single questions stand at one place behind the image: many to a batch, and found much sooner than at any distance.
-    for name, seed, steps in (("2-glance.pt", 24, 170), ("2-gaze.pt", 27, 300)):
-        stage(name, lambda: look(model, tokenizer, splits, gallery, watch, sight, pair, args.seed * 100 + seed,
-                                 steps=steps, images=60, texts=26, most=1, low=.05))
 
     def choose():
         judge, start, best = Judge(tokenizer, dev, anchor_rows), copy.deepcopy(model.state_dict()), None
@@ -409,7 +436,7 @@ def main():
     log(f"test questions by kind: {test_rows[0]['kinds']}")
     print(evaluate.table(test_rows), flush=True)
     export.everything(args.out, model, tokenizer, vectors, anchor_rows, dev, test, dev_rows, test_rows, args.seed, open(place("chosen.txt")).read())
-    log(f"written: {args.out}")
+    log(f"written: {args.out}; {cpu_seconds() / 60:.1f} CPU minutes in all")
 
 
 if __name__ == "__main__":
