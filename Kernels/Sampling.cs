@@ -4,7 +4,8 @@ namespace Trimtab.Kernels;
 
 /// <summary>
 /// Chooses the tokens of one sequence. Holds what the penalties need to know of it: which tokens its prompt has, and how often each was generated.
-/// Once made, it allocates nothing a step (but the list of <see cref="SamplingOptions.TopLogProbs"/>). Not for use by two threads at once.
+/// Memory in the size of the vocabulary is taken by the first draw that needs it, so that sequences which wait hold none; later draws allocate
+/// nothing (but the list of <see cref="SamplingOptions.TopLogProbs"/>). Not for use by two threads at once.
 /// </summary>
 public sealed class Sampler
 {
@@ -13,20 +14,20 @@ public sealed class Sampler
     private readonly int _vocabulary;
 
     /// <summary>[V, rounded up to vectors]: the logits, then changed by bias and penalties; the rest is −∞.</summary>
-    private readonly float[] _scores;
+    private float[] _scores = [];
 
     /// <summary>As long as <see cref="_scores"/>: exp((score − largest) / temperature), 0 where a filter drops the token.</summary>
-    private readonly double[] _weights;
+    private double[] _weights = [];
 
     /// <summary>[V]: the candidates as a heap, the taken ones at its end.</summary>
-    private readonly int[] _candidates;
+    private int[] _candidates = [];
 
-    /// <summary>[V]: how often each token was generated.</summary>
-    private readonly int[] _counts;
+    /// <summary>[V]: how often each token was generated; with penalties.</summary>
+    private int[] _counts = [];
 
-    /// <summary>[V]: whether a token is in <see cref="_seenList"/>.</summary>
-    private readonly bool[] _seen;
-    private readonly List<int> _seenList;
+    /// <summary>[V]: whether a token is in <see cref="_seenList"/>; with penalties.</summary>
+    private bool[] _seen = [];
+    private readonly List<int> _seenList = [];
     private readonly bool _penalised;
     private ulong _position;
 
@@ -45,15 +46,7 @@ public sealed class Sampler
         foreach (var (token, _) in _bias)
             if (token >= vocabulary)
                 throw new ArgumentOutOfRangeException(nameof(options), token, $"{nameof(SamplingOptions.LogitBias)} has the token {token}; the vocabulary has {vocabulary}");
-        var width = Vector<float>.Count;
-        _scores = new float[(vocabulary + width - 1) / width * width];
-        _weights = new double[_scores.Length];
-        Array.Fill(_scores, float.NegativeInfinity);
-        _candidates = new int[vocabulary];
-        _counts = new int[vocabulary];
-        _seen = new bool[vocabulary];
         _penalised = options.RepetitionPenalty != 1 || options.PresencePenalty != 0 || options.FrequencyPenalty != 0;
-        _seenList = new(_penalised ? vocabulary : 0);
     }
 
     /// <summary>Tells which tokens the prompt has, for the repetition penalty. Ids outside the vocabulary (image slots) are passed over.</summary>
@@ -71,18 +64,31 @@ public sealed class Sampler
         {
             if ((uint)id >= (uint)_vocabulary)
                 throw new ArgumentOutOfRangeException(nameof(ids), id, $"token {id} is outside the vocabulary of {_vocabulary}");
-            See(id);
-            _counts[id]++;
-            _position++;
+            Count(id);
         }
     }
 
     private void See(int id)
     {
-        if (!_penalised || (uint)id >= (uint)_vocabulary || _seen[id])
+        if (!_penalised || (uint)id >= (uint)_vocabulary)
+            return;
+        if (_seen.Length == 0)
+        {
+            (_seen, _counts) = (new bool[_vocabulary], new int[_vocabulary]);
+            _seenList.EnsureCapacity(_vocabulary);
+        }
+        if (_seen[id])
             return;
         _seen[id] = true;
         _seenList.Add(id);
+    }
+
+    private void Count(int id)
+    {
+        _position++;
+        See(id);
+        if (_penalised)
+            _counts[id]++;
     }
 
     /// <summary>Chooses the next token and records it as generated.</summary>
@@ -104,9 +110,7 @@ public sealed class Sampler
         mask?.Invoke(_scores.AsSpan(0, _vocabulary));
         var best = Adjust();
         var token = _options.Temperature == 0 ? best : Draw(best);
-        See(token);
-        _counts[token]++;
-        _position++;
+        Count(token);
         return new Sampled(token, logProb || top is not null ? (float)(logits[token] - normaliser) : float.NaN, top);
     }
 
@@ -137,6 +141,11 @@ public sealed class Sampler
         if (logits.Length != _vocabulary)
             throw new ArgumentException($"{logits.Length} logits; the vocabulary has {_vocabulary}", nameof(logits));
         var width = Vector<float>.Count;
+        if (_scores.Length == 0)
+        {
+            _scores = new float[(_vocabulary + width - 1) / width * width];
+            Array.Fill(_scores, float.NegativeInfinity);
+        }
         Vector<float> infinity = new(float.PositiveInfinity), highest = new(float.NegativeInfinity);
         var i = 0;
         for (; i <= logits.Length - width; i += width)
@@ -200,6 +209,8 @@ public sealed class Sampler
     private double Exponentials(float largest, double temperature)
     {
         var width = Vector<float>.Count;
+        if (_weights.Length == 0)
+            _weights = new double[_scores.Length];
         var shift = new Vector<double>(largest);
         var divisor = new Vector<double>(temperature);
         for (var i = 0; i < _scores.Length; i += width)
@@ -235,6 +246,8 @@ public sealed class Sampler
         if (!byRank && _options.TopP >= 1)
             return total;
 
+        if (_candidates.Length == 0)
+            _candidates = new int[_vocabulary];
         // A heap in O(V), and only as many taken from it as are kept: no sort of the whole vocabulary.
         var count = 0;
         for (var i = 0; i < _vocabulary; i++)

@@ -213,6 +213,15 @@ public class SamplingTests
     }
 
     [Test]
+    public void A_sampler_that_has_not_drawn_takes_no_memory_of_the_vocabularys_size()
+    {
+        var before = GC.GetAllocatedBytesForCurrentThread();
+        var sampler = new Sampler(new() { Temperature = 1, TopK = 20, TopP = 0.9f }, 1_000_000);
+        sampler.Prompt([1, 2, 3]);
+        Assert.That(GC.GetAllocatedBytesForCurrentThread() - before, Is.LessThan(4096));
+    }
+
+    [Test]
     public void Bad_logits_are_refused_by_name()
     {
         Assert.That(() => new Sampler(new(), 3).Next([1, float.NaN, 2]), Throws.ArgumentException.With.Message.Contains("token 1 is NaN"));

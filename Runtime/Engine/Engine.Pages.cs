@@ -52,9 +52,7 @@ public sealed partial class Engine
         var fits = _running.Count == 0 || room >= needed + _running.Count + (source is { Users: 0 } ? 1 : 0);
         if (!fits || !TakeFeatures(sequence, _found.Count * KvCache.PageSize + shared))
         {
-            for (var i = _found.Count - 1; i >= 0; i--)
-                _pool.Return(_found[i]);
-            _found.Clear();
+            ReturnFound();
             return false;
         }
         foreach (var page in _found)
@@ -90,6 +88,13 @@ public sealed partial class Engine
             CachedPromptTokens = _counts.CachedPromptTokens + sequence.CachedTokens,
         };
         return true;
+    }
+
+    private void ReturnFound()
+    {
+        for (var i = _found.Count - 1; i >= 0; i--)
+            _pool.Return(_found[i]);
+        _found.Clear();
     }
 
     /// <summary>Whether it may begin with pages of others: a prompt whose every position is scored is computed whole.</summary>
@@ -228,7 +233,11 @@ public sealed partial class Engine
         if (row < 0)
         {
             ReturnFeatures(sequence, ContextLength);
-            return false;
+            if (_running.Count > 0)
+                return false;
+            // Nobody holds any: what is here of its own images lies between the gaps that the others need.
+            _features.Clear();
+            return TakeFeatures(sequence, first);
         }
         _counts = _counts with { ImageHits = _counts.ImageHits + hits };
         if (_missing.Count == 0)

@@ -167,11 +167,17 @@ public sealed partial class Engine : IDisposable
     public void Fail(Exception error)
     {
         foreach (var sequence in _waiting)
+        {
             sequence.End(FinishReason.Error, error);
+            Release(sequence); // its admission may be what failed
+        }
+        ReturnFound();
         foreach (var sequence in _running)
             sequence.End(FinishReason.Error, error);
         Retire();
-        _pool.Clear(); // what a step that failed wrote is not known
+        // What a step that failed wrote is not known.
+        _pool.Clear();
+        _features.Clear();
         Report();
     }
 

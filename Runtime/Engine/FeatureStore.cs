@@ -78,8 +78,17 @@ internal sealed class FeatureStore(Device device, int rows, int width) : IDispos
             entry.Idle = _idle.AddLast(image);
     }
 
-    /// <summary>Gives up an image's rows, because nothing was written to them.</summary>
-    public void Forget(long image)
+    /// <summary>Gives up everything, held or not.</summary>
+    public void Clear()
+    {
+        _entries.Clear();
+        _idle.Clear();
+        _free.Clear();
+        _free.Add((0, rows));
+    }
+
+    /// <summary>Gives up an image's rows, which no sequence holds.</summary>
+    private void Forget(long image)
     {
         _entries.Remove(image, out var entry);
         if (entry!.Idle is not null)
