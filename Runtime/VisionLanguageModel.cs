@@ -64,6 +64,9 @@ public sealed partial class VisionLanguageModel : IDisposable
     /// <summary>The loaded network.</summary>
     public Network Network { get; }
 
+    /// <summary>How it was opened.</summary>
+    public ModelOptions Options => _options;
+
     /// <summary>How long loading took.</summary>
     public TimeSpan LoadTime { get; }
 

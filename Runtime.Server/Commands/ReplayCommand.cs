@@ -32,10 +32,11 @@ internal static class ReplayCommand
             using var model = terminal.WithProgress("Loading the model", progress => VisionLanguageModel.Open(source, new()
             {
                 MmprojPath = parse.GetValue(mmproj),
-                WeightType = ModelArguments.Read(parse, dtype),
-                Activations = ModelArguments.ReadActivations(parse, activations),
+                // As the receipt has it, unless the command says otherwise.
+                WeightType = parse.GetResult(dtype) is { Implicit: false } ? ModelArguments.Read(parse, dtype) : Parse<Kernels.DType>(receipt.Model.Dtype),
+                Activations = (parse.GetResult(activations) is { Implicit: false } ? null : Parse<Kernels.Activations>(receipt.Model.Activations)) ?? ModelArguments.ReadActivations(parse, activations),
                 Threads = ModelArguments.Range(parse, threads, 1024),
-                Engine = new() { ContextLength = ModelArguments.Range(parse, context, 1 << 20), KvType = ModelArguments.ReadKv(parse, kv) },
+                Engine = new() { ContextLength = ModelArguments.Range(parse, context, 1 << 20), KvType = (parse.GetResult(kv) is { Implicit: false } ? null : Parse<Trimtab.Model.KvType>(receipt.Model.Kv)) ?? ModelArguments.ReadKv(parse, kv) },
                 Progress = progress,
             }, cancel));
             if (model.Network.Fingerprint != receipt.Model.Fingerprint)
@@ -47,6 +48,9 @@ internal static class ReplayCommand
         });
         return command;
     }
+
+    private static T? Parse<T>(string? word) where T : struct, Enum
+        => word is null ? null : Enum.TryParse<T>(word, out var value) && Enum.IsDefined(value) ? value : throw new InvalidDataException($"the receipt's model has '{word}', which is no {typeof(T).Name}");
 
     /// <summary>Reads a receipt, by itself or in an answer.</summary>
     internal static Receipt Read(string file)

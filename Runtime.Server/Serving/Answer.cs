@@ -109,7 +109,7 @@ internal sealed class Answer : IDisposable
             Id = Id,
             Choice = choice,
             Created = Created,
-            Model = new(_model.Options.ModelName, _model.Model.Network.Fingerprint, _model.Model.Network.Device.Name),
+            Model = ReceiptModel.Of(_model.Options.ModelName, _model.Model),
             Policy = new(Policy.Version, Policy.Hash, Caller.Id),
             Steering = Decision.Mode == SteeringMode.Off
                 ? new("off", null, null, 0, null, null, null)

@@ -51,7 +51,25 @@ internal sealed record Receipt
 }
 
 /// <summary>The model of a receipt.</summary>
-internal sealed record ReceiptModel(string Name, string Fingerprint, string Device);
+internal sealed record ReceiptModel(string Name, string Fingerprint, string Device)
+{
+    /// <summary>Form of the decoder's matrices where it is another than the checkpoint's, or null.</summary>
+    public string? Dtype { get; init; }
+
+    /// <summary>How activations met them.</summary>
+    public string Activations { get; init; } = nameof(Kernels.Activations.F32);
+
+    /// <summary>Form of keys and values.</summary>
+    public string Kv { get; init; } = nameof(Trimtab.Model.KvType.F32);
+
+    /// <summary>What a model is.</summary>
+    public static ReceiptModel Of(string name, VisionLanguageModel model) => new(name, model.Network.Fingerprint, model.Network.Device.Name)
+    {
+        Dtype = model.Options.WeightType?.ToString(),
+        Activations = model.Options.Activations.ToString(),
+        Kv = model.Options.Engine.KvType.ToString(),
+    };
+}
 
 /// <summary>The policy of a receipt.</summary>
 internal sealed record ReceiptPolicy(string Version, string Hash, string Caller);

@@ -69,16 +69,18 @@ public sealed class EngineLoop : IDisposable
     {
         while (!_stopping)
         {
-            while (_submitted.TryDequeue(out var sequence))
-                _engine.Add(sequence);
+            Sequence? added = null;
             try
             {
+                while (_submitted.TryDequeue(out added))
+                    _engine.Add(added);
                 if (!_engine.Step())
                     _wake.WaitOne();
             }
             catch (Exception error) when (error is not (StackOverflowException or AccessViolationException))
             {
                 // A failed step leaves no sequence usable; the engine itself holds only what they held.
+                added?.End(FinishReason.Error, error);
                 _engine.Fail(error);
             }
         }

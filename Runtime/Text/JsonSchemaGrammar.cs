@@ -29,7 +29,7 @@ internal sealed class JsonSchemaGrammar
         _root = root;
         var (hex, rest) = (Any("0123456789abcdefABCDEF"), Range(0x80, 0xBF));
         // Little freedom in white space: a model must not be able to write nothing else for ever.
-        _space = Add(Optional(new Choice(Literal(" "), new Sequence(Literal("\n"), new Repeat(Any(" \t"), 0, 32)))));
+        _space = Add(Optional(new Choice(Literal(" "), new Sequence(Literal("\n"), new Repeat(Any(" \t"), 0, 16)))));
         _character = Add(new Choice(
             Set.Except("\"\\"),
             new Sequence(Range(0xC2, 0xDF), rest),
