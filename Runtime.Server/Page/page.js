@@ -225,7 +225,7 @@ async function ask() {
     answer(panes.unsteered, question, { mode: 'off' }, stopped),
   ]);
   draw(receipt?.telemetry);
-  const last = pane => pane.log.lastElementChild.querySelector('.answer').textContent;
+  const last = pane => pane.log.lastElementChild?.querySelector('.answer').textContent ?? '';
   $('said').textContent = stopped.aborted ? 'Stopped.' : 'Both answers are there.';
   const heard = make('span', 'hidden', ` Steered: ${last(panes.steered)} Unsteered: ${last(panes.unsteered)}`);
   $('said').append(heard);
