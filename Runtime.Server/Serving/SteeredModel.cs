@@ -123,8 +123,9 @@ internal sealed class SteeredModel : IDisposable
             Record("refused", caller, id, policy, images, writer => writer.WriteString("reason", refusal.Message));
             throw;
         }
+        var room = Room(question);
         var (steering, alone) = await SteerAsync(policy, images, decision, question, cancel).ConfigureAwait(false);
-        var options = Generation(question, settings, steering);
+        var options = Generation(settings, steering, room);
         policy.Confirm(caller, images, decision);
         if (decision.Mode != SteeringMode.Off && (options.Steering is not { } running || running.Alpha != decision.Alpha || running.Scope != decision.Scope
             || !VectorCatalog.Steers(running.Vectors, running.Layers)))
@@ -221,24 +222,26 @@ internal sealed class SteeredModel : IDisposable
         }
     }
 
-    private GenerationOptions Generation(Question question, AnswerSettings settings, SteeringOptions? steering)
+    /// <summary>Tokens that an answer may have in what the prompt leaves of the context.</summary>
+    private int Room(Question question)
     {
         var room = Model.ContextLength - question.Prompt.Tokens.Length;
-        if (room < 0)
-            throw new ApiException(400, $"the prompt has {question.Prompt.Tokens.Length} tokens, images included; the context holds {Model.ContextLength}", "messages", "context_length_exceeded");
-        return new()
-        {
-            MaxTokens = Math.Min(settings.MaxTokens ?? Options.MaxTokens, room),
-            Sampling = settings.Sampling,
-            Stop = settings.Stop,
-            Steering = steering,
-            Telemetry = settings.Steering.Series ? TelemetryDetail.Series : TelemetryDetail.Summary,
-            Deadline = DateTimeOffset.UtcNow + Options.AnswerTime,
-            Constraint = settings.Format?.Begin,
-            IgnoreEos = settings.IgnoreEos,
-            HashLogits = true,
-        };
+        return room >= 0 ? room : throw new ApiException(
+            400, $"the prompt has {question.Prompt.Tokens.Length} tokens, images included; the context holds {Model.ContextLength}", "messages", "context_length_exceeded");
     }
+
+    private GenerationOptions Generation(AnswerSettings settings, SteeringOptions? steering, int room) => new()
+    {
+        MaxTokens = Math.Min(settings.MaxTokens ?? Options.MaxTokens, room),
+        Sampling = settings.Sampling,
+        Stop = settings.Stop,
+        Steering = steering,
+        Telemetry = settings.Steering.Series ? TelemetryDetail.Series : TelemetryDetail.Summary,
+        Deadline = DateTimeOffset.UtcNow + Options.AnswerTime,
+        Constraint = settings.Format?.Begin,
+        IgnoreEos = settings.IgnoreEos,
+        HashLogits = true,
+    };
 
     private void Record(string what, Caller caller, string id, Policy policy, bool images, Action<System.Text.Json.Utf8JsonWriter> write)
     {
