@@ -17,6 +17,7 @@ const message = async response => {
   try { return (await response.json()).error.message; } catch { return `HTTP ${response.status}`; }
 };
 const rule = withImages => withImages ? steering.policy.images : steering.policy.text;
+const hasImages = () => images.length > 0 || panes.steered.turns.some(turn => Array.isArray(turn.content));
 const may = right => steering?.policy.may.includes(right);
 
 async function connect() {
@@ -52,7 +53,7 @@ function mark() {
   $('alphaValue').textContent = Number($('alpha').value).toFixed(2);
   if (!steering) return;
   const set = steering.data.find(entry => entry.name === $('vectors').value);
-  const at = rule(images.length > 0), texts = [];
+  const at = rule(hasImages()), texts = [];
   const tick = (value, className) => {
     if (value < 0 || value > 2) return [];
     const line = make('i', className);
@@ -213,7 +214,7 @@ async function ask() {
   if (!model) await connect();
   if (!model) { $('said').textContent = $('server').textContent; return; }
   const question = { text, pictures: images, tokens: Number($('tokens').value) || 128, temperature: Number($('temperature').value) || 0 };
-  const withImages = images.length > 0 || panes.steered.turns.some(turn => Array.isArray(turn.content));
+  const withImages = hasImages();
   running = new AbortController();
   [$('send').disabled, $('stop').disabled, images] = [true, false, []];
   $('prompt').value = '';
@@ -230,6 +231,7 @@ async function ask() {
   const heard = make('span', 'hidden', ` Steered: ${last(panes.steered)} Unsteered: ${last(panes.unsteered)}`);
   $('said').append(heard);
   running = null;
+  mark();
   [$('send').disabled, $('stop').disabled] = [false, true];
   $('prompt').focus();
 }
