@@ -28,7 +28,7 @@ public class ServingTests
     {
         Assert.That(_served.Log, Is.Empty, "no request may fail inside the server");
         await _served.DisposeAsync();
-        Assert.That(AuditLog.Verify(_audit).Lines, Is.GreaterThan(2));
+        Assert.That(AuditLog.Verify(_audit).Lines, Is.GreaterThan(0));
     }
 
     [Test]
