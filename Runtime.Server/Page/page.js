@@ -227,7 +227,7 @@ async function ask() {
   ]);
   draw(receipt?.telemetry);
   const last = pane => pane.log.lastElementChild?.querySelector('.answer').textContent ?? '';
-  $('said').textContent = stopped.aborted ? 'Stopped.' : 'Both answers are there.';
+  $('said').textContent = stopped.aborted ? 'Stopped.' : 'Both answers have ended.';
   const heard = make('span', 'hidden', ` Steered: ${last(panes.steered)} Unsteered: ${last(panes.unsteered)}`);
   $('said').append(heard);
   running = null;

@@ -85,7 +85,7 @@ public class PageTests
         await page.Locator("#tokens").FillAsync("12");
         await page.Locator("#prompt").FillAsync("What is shown here?");
         await page.Locator("#prompt").PressAsync("Enter");
-        await Assertions.Expect(page.Locator("#said")).ToContainTextAsync("Both answers are there.");
+        await Assertions.Expect(page.Locator("#said")).ToContainTextAsync("Both answers have ended.");
         Assert.Multiple(async () =>
         {
             Assert.That(await page.Locator("#steered .answer").InnerTextAsync(), Is.Not.Empty);
@@ -124,7 +124,7 @@ public class PageTests
         await Assertions.Expect(page.Locator("#alpha")).ToBeDisabledAsync();
         await page.Locator("#prompt").FillAsync("What is shown here?");
         await page.Locator("#prompt").PressAsync("Enter");
-        await Assertions.Expect(page.Locator("#said")).ToContainTextAsync("Both answers are there.");
+        await Assertions.Expect(page.Locator("#said")).ToContainTextAsync("Both answers have ended.");
         await Assertions.Expect(page.Locator("#unsteered .answer")).ToContainTextAsync("the policy does not allow anonymous to switch steering off");
         await Assertions.Expect(page.Locator("#steered .answer")).Not.ToBeEmptyAsync();
     });
