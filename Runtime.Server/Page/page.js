@@ -1,249 +1,260 @@
 'use strict';
-// One page, no framework, no request but to this server. What a model writes is put in as text, never as HTML.
 const $ = id => document.getElementById(id);
-const state = { sets: [], policy: null, model: '', images: [], turns: [], running: null };
+const make = (tag, className, text) => {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  if (text !== undefined) element.textContent = text;
+  return element;
+};
+const panes = { steered: { log: $('steered'), turns: [] }, unsteered: { log: $('unsteered'), turns: [] } };
+let model = null, steering = null, images = [], running = null;
 
-const headers = () => ({ 'content-type': 'application/json', ...($('key').value ? { authorization: `Bearer ${$('key').value}` } : {}) });
+function store(value) {
+  try { return value === undefined ? sessionStorage.getItem('key') || '' : sessionStorage.setItem('key', value); } catch { return ''; }
+}
+const headers = () => $('key').value ? { Authorization: `Bearer ${$('key').value}` } : {};
+const message = async response => {
+  try { return (await response.json()).error.message; } catch { return `HTTP ${response.status}`; }
+};
+const rule = withImages => withImages ? steering.policy.images : steering.policy.text;
+const hasImages = () => images.length > 0 || panes.steered.turns.some(turn => Array.isArray(turn.content));
+const may = right => steering?.policy.may.includes(right);
 
-async function load() {
+async function connect() {
   try {
     const get = async path => {
-      const reply = await fetch(path, { headers: headers() });
-      const body = await reply.json();
-      if (!reply.ok) throw new Error(body.error?.message ?? `HTTP ${reply.status}`);
-      return body;
+      const response = await fetch(path, { headers: headers() });
+      if (!response.ok) throw new Error(await message(response));
+      return response.json();
     };
-    const models = await get('v1/models');
-    const vectors = await get('v1/steering/vectors');
-    state.model = models.data[0].id;
-    state.sets = vectors.data;
-    state.policy = vectors.policy;
-    $('model').textContent = `${state.model} · policy ${vectors.policy.version}`;
-    const chosen = $('vectors').value || vectors.policy.images.vectors;
-    $('vectors').replaceChildren(...state.sets.map(set => new Option(set.name, set.name, false, set.name === chosen)));
-    $('vectors').disabled = state.sets.length === 0;
-    describe();
-    $('error').textContent = '';
+    const [models, vectors] = await Promise.all([get('/v1/models'), get('/v1/steering/vectors')]);
+    [model, steering] = [models.data[0], vectors];
+    const policy = steering.policy, unavailable = policy.images.unavailable;
+    $('server').textContent = `${model.id}, ${model.layers} layers, ${model.max_model_len} positions; policy ${policy.version}` + (unavailable ? `; images are refused: ${unavailable}` : '');
+    const names = steering.data.map(set => set.name);
+    $('vectors').replaceChildren(...names.map(name => new Option(name, name)));
+    if (may('sample')) $('vectors').append(new Option('made from the request (needs an image)', '\u0000sample'));
+    const chosen = policy.images.vectors ?? policy.text.vectors ?? names[0];
+    if (chosen) $('vectors').value = chosen;
+    $('vectors').disabled = !may('vectors') && !may('sample');
+    $('alpha').disabled = !may('alpha');
+    $('scope').disabled = !may('scope');
+    $('layers').disabled = !may('layers');
+    if (policy.images.vectors) $('alpha').value = policy.images.alpha;
+    mark();
   } catch (error) {
-    $('model').textContent = `not connected: ${error.message}`;
+    model = null;
+    $('server').textContent = error.message;
+    if (/Authorization|key/.test(error.message)) $('key').closest('details').open = true;
   }
 }
 
-function describe() {
-  const set = state.sets.find(s => s.name === $('vectors').value);
-  const rule = state.policy?.images;
-  const marks = [], notes = [];
-  if (set?.operating_point) {
-    marks.push(set.operating_point.alpha);
-    notes.push(`operating point ${set.operating_point.alpha} (${set.operating_point.scope})`);
-  }
-  if (rule?.alpha_floor > 0) {
-    marks.push(rule.alpha_floor);
-    notes.push(`policy floor ${rule.alpha_floor}`);
-  }
-  $('alpha-marks').replaceChildren(...marks.map(value => { const option = new Option(); option.value = value; return option; }));
-  $('alpha-hint').textContent = notes.join(' · ');
-  if (set?.operating_point && !$('alpha').dataset.touched) setAlpha(set.operating_point.alpha);
+function mark() {
+  $('alphaValue').textContent = Number($('alpha').value).toFixed(2);
+  if (!steering) return;
+  const set = steering.data.find(entry => entry.name === $('vectors').value);
+  const at = rule(hasImages()), texts = [];
+  const tick = (value, className) => {
+    if (value < 0 || value > 2) return [];
+    const line = make('i', className);
+    line.style.left = `${value * 50}%`;
+    return [line];
+  };
+  const ticks = [];
+  if (set?.operating_point) { ticks.push(...tick(set.operating_point.alpha, 'point')); texts.push(`operating point ${set.operating_point.alpha}`); }
+  if (at.required) { ticks.push(...tick(at.alpha_floor, 'floor')); texts.push(`policy's floor ${at.alpha_floor} (below it: ${at.below_floor})`); }
+  if ($('alpha').disabled) texts.push('the policy lets this key choose no alpha');
+  $('marks').replaceChildren(...ticks);
+  $('marksText').textContent = texts.join('; ');
 }
 
-function setAlpha(value) {
-  $('alpha').value = value;
-  $('alpha-value').value = Number($('alpha').value).toFixed(2);
-}
-
-// Images: chosen, pasted or dropped; kept as data: URLs.
-async function addImages(files) {
+function addImages(files) {
   for (const file of files) {
-    if (!file.type.startsWith('image/')) continue;
-    const url = await new Promise((done, fail) => {
-      const reader = new FileReader();
-      reader.onload = () => done(reader.result);
-      reader.onerror = () => fail(reader.error);
-      reader.readAsDataURL(file);
-    });
-    state.images.push({ url, name: file.name || 'pasted image' });
+    if (!file.type.startsWith('image/')) { $('said').textContent = `${file.name} is no image`; continue; }
+    const reader = new FileReader();
+    reader.onload = () => { images.push({ name: file.name || 'pasted image', url: reader.result }); showImages(); };
+    reader.onerror = () => { $('said').textContent = `${file.name} could not be read`; };
+    reader.readAsDataURL(file);
   }
-  showImages();
 }
 
 function showImages() {
-  $('images').replaceChildren(...state.images.map((image, i) => {
-    const item = document.createElement('li'), picture = document.createElement('img'), remove = document.createElement('button');
-    picture.src = image.url;
-    picture.alt = image.name;
-    remove.type = 'button';
-    remove.textContent = '×';
+  $('images').replaceChildren(...images.map((image, i) => {
+    const item = make('li'), picture = make('img'), remove = make('button', '', 'Remove');
+    [picture.src, picture.alt, remove.type] = [image.url, image.name, 'button'];
     remove.setAttribute('aria-label', `Remove ${image.name}`);
-    remove.onclick = () => { state.images.splice(i, 1); showImages(); $('text').focus(); };
+    remove.onclick = () => { images.splice(i, 1); showImages(); $('prompt').focus(); };
     item.append(picture, remove);
     return item;
   }));
+  mark();
 }
 
-// One answer, streamed. → { text, receipt }
-async function answer(pane, messages, steering, signal) {
-  const text = pane.querySelector('.text'), facts = pane.querySelector('.facts');
-  const start = performance.now();
-  let first = 0, receipt = null, usage = null, written = '';
+function steer(withImages) {
+  const wanted = {}, chosen = $('vectors').value, at = rule(withImages);
+  if (chosen === '\u0000sample') wanted.mode = 'sample';
+  else if (chosen && (chosen === at.vectors || may('vectors'))) wanted.vectors = chosen;
+  else if (!at.vectors) return undefined;
+  if (may('alpha')) wanted.alpha = Number($('alpha').value);
+  if ($('scope').value) wanted.scope = $('scope').value;
+  if ($('layers').value.trim()) wanted.layers = $('layers').value.trim();
+  return wanted;
+}
+
+async function answer(pane, question, wanted, stop) {
+  const turn = make('div', 'turn'), text = make('p', 'answer'), facts = make('p', 'facts');
+  turn.append(make('p', 'question', question.text + (question.pictures.length ? ` [${question.pictures.length} image${question.pictures.length > 1 ? 's' : ''}]` : '')), text, facts);
+  pane.log.append(turn);
+  const content = question.pictures.length
+    ? [...question.pictures.map(image => ({ type: 'image_url', image_url: { url: image.url } })), { type: 'text', text: question.text }]
+    : question.text;
+  const messages = [...pane.turns, { role: 'user', content }];
+  const body = { model: model.id, messages, stream: true, stream_options: { include_usage: true }, temperature: question.temperature, max_completion_tokens: question.tokens, seed: 0 };
+  if (wanted) body.steering = wanted;
+  const began = performance.now();
+  let first = 0, last = 0, usage = null, receipt = null, reason = '';
   try {
-    const reply = await fetch('v1/chat/completions', {
-      method: 'POST', headers: headers(), signal,
-      body: JSON.stringify({
-        model: state.model, messages, stream: true, stream_options: { include_usage: true }, steering,
-        max_tokens: Number($('max-tokens').value) || 128, temperature: Number($('temperature').value) || 0,
-      }),
-    });
-    if (!reply.ok) throw new Error((await reply.json()).error?.message ?? `HTTP ${reply.status}`);
-    const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
-    let rest = '';
-    for (;;) {
-      const { value, done } = await reader.read();
-      if (done) break;
-      const lines = (rest + value).split('\n');
+    const response = await fetch('/v1/chat/completions', { method: 'POST', headers: { 'Content-Type': 'application/json', ...headers() }, body: JSON.stringify(body), signal: stop });
+    if (!response.ok) throw new Error(await message(response));
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let rest = '', done = false; !done;) {
+      const part = await reader.read();
+      done = part.done;
+      const lines = (rest + (part.value ?? '')).split('\n');
       rest = lines.pop();
       for (const line of lines) {
-        if (!line.startsWith('data:') || line.includes('[DONE]')) continue;
-        const chunk = JSON.parse(line.slice(5));
-        if (chunk.error) throw new Error(chunk.error.message);
-        const piece = chunk.choices?.[0]?.delta?.content;
-        if (piece) {
-          first ||= performance.now();
-          written += piece;
-          text.textContent = written;
+        if (!line.startsWith('data: ') || line === 'data: [DONE]') continue;
+        const event = JSON.parse(line.slice(6));
+        if (event.error) throw new Error(event.error.message);
+        const choice = event.choices?.[0];
+        if (choice?.delta?.content) {
+          last = performance.now();
+          first ||= last;
+          text.append(choice.delta.content);
         }
-        usage = chunk.usage ?? usage;
-        receipt = chunk.steering_receipt ?? chunk.choices?.[0]?.steering_receipt ?? receipt;
+        reason = choice?.finish_reason ?? reason;
+        receipt = event.steering_receipt ?? receipt;
+        usage = event.usage ?? usage;
       }
     }
-    const end = performance.now(), tokens = usage?.completion_tokens ?? 0;
-    facts.textContent = [
-      first ? `first token ${Math.round(first - start)} ms` : '',
-      tokens > 1 && first ? `${((tokens - 1) / ((end - first) / 1000)).toFixed(1)} tokens/s` : '',
-      usage ? `${usage.prompt_tokens} + ${tokens} tokens` : '',
-      usage?.prompt_tokens_details?.cached_tokens ? `${usage.prompt_tokens_details.cached_tokens} cached` : '',
-      receipt?.telemetry?.drifted ? 'unlike the prompts that the vectors were made from' : '',
-    ].filter(Boolean).join(' · ');
+    pane.turns.push({ role: 'user', content }, { role: 'assistant', content: text.textContent });
   } catch (error) {
-    if (error.name === 'AbortError') facts.textContent = 'stopped';
-    else {
-      const line = document.createElement('span');
-      line.className = 'failed';
-      line.textContent = error.message;
-      facts.replaceChildren(line);
+    if (error.name === 'AbortError') {
+      reason = 'stopped';
+    } else {
+      text.classList.add('error');
+      text.append(text.textContent ? `\n${error.message}` : error.message);
     }
   }
-  return { text: written, receipt };
+  const said = [];
+  if (first) said.push(`first token ${Math.round(first - began)} ms`);
+  if (usage && usage.completion_tokens > 1 && last > first) said.push(`${((usage.completion_tokens - 1) / (last - first) * 1000).toFixed(1)} tokens/s`);
+  if (usage) said.push(`${usage.prompt_tokens} + ${usage.completion_tokens} tokens`);
+  if (reason) said.push(reason);
+  const used = receipt?.steering;
+  if (used) said.push(used.mode === 'off' ? 'unsteered' : `${used.vectors ?? used.mode}, alpha ${used.alpha}, ${used.scope}, layers ${used.layers}` + (used.raised_from === undefined ? '' : `, raised from ${used.raised_from}`));
+  facts.textContent = said.join(' · ');
+  if (receipt) {
+    const save = make('button', '', 'Receipt');
+    save.type = 'button';
+    save.setAttribute('aria-label', `Download the ${pane === panes.steered ? 'steered' : 'unsteered'} answer's receipt`);
+    save.onclick = () => {
+      const link = make('a');
+      link.href = URL.createObjectURL(new Blob([JSON.stringify(receipt, null, 2)], { type: 'application/json' }));
+      link.download = `receipt-${receipt.id}.json`;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    };
+    turn.append(save);
+  }
+  return receipt;
 }
 
-// Projection of each layer's state on its vector, before and after the edit.
-function chart(figure, telemetry) {
+function draw(telemetry) {
   const before = telemetry?.prompt_before ?? telemetry?.mean_before, after = telemetry?.prompt_after ?? telemetry?.mean_after;
+  $('shift').hidden = !before?.length;
   if (!before?.length) return;
-  const make = (name, attributes) => {
-    const node = document.createElementNS('http://www.w3.org/2000/svg', name);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    return node;
+  const space = 'http://www.w3.org/2000/svg', [width, height, left, right, top, bottom] = [760, 260, 52, 12, 30, 34];
+  const node = (tag, attributes, text) => {
+    const element = document.createElementNS(space, tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    if (text !== undefined) element.textContent = text;
+    return element;
   };
-  const width = 640, height = 190, left = 52, right = 12, top = 12, bottom = 28;
-  const low = Math.min(0, ...before, ...after), high = Math.max(0, ...before, ...after), span = high - low || 1;
-  const x = i => left + (before.length === 1 ? .5 : i / (before.length - 1)) * (width - left - right);
-  const y = value => top + (high - value) / span * (height - top - bottom);
-  const svg = make('svg', { viewBox: `0 0 ${width} ${height}`, width, height, role: 'img', 'aria-label': 'Projection on the vectors, layer by layer, before and after the edit' });
-  for (const value of new Set([low, 0, high])) {
-    svg.append(make('line', { class: 'axis', x1: left, x2: width - right, y1: y(value), y2: y(value) }));
-    const label = make('text', { x: left - 6, y: y(value) + 4, 'text-anchor': 'end' });
-    label.textContent = value.toFixed(1);
-    svg.append(label);
+  let [low, high] = [Math.min(0, ...before, ...after), Math.max(0, ...before, ...after)];
+  if (low === high) high = low + 1;
+  const x = i => left + (before.length === 1 ? 0.5 : i / (before.length - 1)) * (width - left - right);
+  const y = value => top + (high - value) / (high - low) * (height - top - bottom);
+  const chart = node('svg', { viewBox: `0 0 ${width} ${height}`, role: 'img', 'aria-labelledby': 'chartTitle' });
+  chart.append(node('title', { id: 'chartTitle' }, `Projection on the vector by layer, before and after the edit, layers 1 to ${before.length}`));
+  for (const value of [low, (low + high) / 2, high, 0]) {
+    chart.append(node('line', { class: value === 0 ? 'zero' : 'grid', x1: left, x2: width - right, y1: y(value), y2: y(value) }));
+    if (value !== 0 || low === 0 || high === 0) chart.append(node('text', { x: left - 6, y: y(value) + 4, 'text-anchor': 'end' }, Number(value.toPrecision(3)).toString()));
   }
   const every = Math.ceil(before.length / 16);
-  before.forEach((_, i) => {
-    if (i % every) return;
-    const label = make('text', { x: x(i), y: height - 8, 'text-anchor': 'middle' });
-    label.textContent = i + 1;
-    svg.append(label);
+  before.forEach((_, i) => { if (i % every === 0) chart.append(node('text', { x: x(i), y: height - 16, 'text-anchor': 'middle' }, String(i + 1))); });
+  chart.append(node('text', { x: (left + width - right) / 2, y: height - 2, 'text-anchor': 'middle' }, 'layer'));
+  [['before', before], ['after', after]].forEach(([name, values], n) => {
+    chart.append(node('polyline', { class: name, points: values.map((value, i) => `${x(i)},${y(value)}`).join(' ') }));
+    values.forEach((value, i) => chart.append(node('circle', { class: name, cx: x(i), cy: y(value), r: 3.5 })));
+    chart.append(node('line', { class: name, x1: left + 90 * n, x2: left + 30 + 90 * n, y1: 12, y2: 12 }), node('text', { x: left + 36 + 90 * n, y: 16 }, name));
   });
-  for (const [name, values] of [['before', before], ['after', after]]) {
-    svg.append(make('polyline', { class: name, points: values.map((value, i) => `${x(i)},${y(value)}`).join(' ') }));
-    values.forEach((value, i) => {
-      const dot = make('circle', { class: name, cx: x(i), cy: y(value), r: 3 }), title = make('title', {});
-      title.textContent = `layer ${i + 1}, ${name}: ${value.toFixed(3)}`;
-      dot.append(title);
-      svg.append(dot);
-    });
-  }
-  const caption = document.createElement('figcaption');
-  caption.textContent = 'Where the prompt’s last token lies along each layer’s vector: before the edit (orange) and after it (blue).';
-  figure.replaceChildren(svg, caption);
-}
-
-function messagesOf(kind, content) {
-  const past = state.turns.flatMap(turn => [{ role: 'user', content: turn.content }, { role: 'assistant', content: turn[kind] }]);
-  return [...past, { role: 'user', content }];
+  $('chart').replaceChildren(chart);
+  $('numbers').replaceChildren(...before.map((value, i) => {
+    const row = make('tr');
+    row.append(make('td', '', String(i + 1)), make('td', '', value.toFixed(4)), make('td', '', after[i].toFixed(4)));
+    return row;
+  }));
+  $('drift').textContent = telemetry.drifted ? 'This prompt lies far outside the anchors that the vectors were made from.' : '';
 }
 
 async function ask() {
-  const text = $('text').value.trim();
-  if (state.running || (!text && state.images.length === 0)) return;
-  const content = [...state.images.map(image => ({ type: 'image_url', image_url: { url: image.url } })), { type: 'text', text }];
-  const turn = $('turn-template').content.firstElementChild.cloneNode(true);
-  turn.querySelector('.question p').textContent = text;
-  turn.querySelector('.pictures').replaceChildren(...state.images.map(image => Object.assign(document.createElement('img'), { src: image.url, alt: image.name })));
-  $('turns').append(turn);
-  turn.scrollIntoView({ block: 'nearest' });
-  $('text').value = '';
-  state.images = [];
+  const text = $('prompt').value.trim();
+  if (running || !text) return;
+  if (!model) await connect();
+  if (!model) { $('said').textContent = $('server').textContent; return; }
+  const question = { text, pictures: images, tokens: Number($('tokens').value) || 128, temperature: Number($('temperature').value) || 0 };
+  const withImages = hasImages();
+  running = new AbortController();
+  [$('send').disabled, $('stop').disabled, images] = [true, false, []];
+  $('prompt').value = '';
   showImages();
-  state.running = new AbortController();
-  $('send').disabled = true;
-  $('stop').disabled = false;
-  const steering = { alpha: Number($('alpha').value) };
-  if ($('vectors').value) steering.vectors = $('vectors').value;
-  if ($('scope').value) steering.scope = $('scope').value;
-  if ($('layers').value.trim()) steering.layers = $('layers').value.trim();
-  const pane = kind => turn.querySelector(`[data-kind=${kind}]`);
-  const [steered, unsteered] = await Promise.all([
-    answer(pane('steered'), messagesOf('steered', content), steering, state.running.signal),
-    answer(pane('unsteered'), messagesOf('unsteered', content), { mode: 'off' }, state.running.signal),
+  $('said').textContent = 'Answering …';
+  const stopped = running.signal;
+  const [receipt] = await Promise.all([
+    answer(panes.steered, question, steer(withImages), stopped),
+    answer(panes.unsteered, question, { mode: 'off' }, stopped),
   ]);
-  chart(turn.querySelector('.chart'), steered.receipt?.telemetry);
-  const button = turn.querySelector('.receipt');
-  if (steered.receipt) {
-    button.disabled = false;
-    button.onclick = () => save(steered.receipt);
-  }
-  if (steered.text || unsteered.text) state.turns.push({ content, steered: steered.text, unsteered: unsteered.text });
-  state.running = null;
-  $('send').disabled = false;
-  $('stop').disabled = true;
-  $('text').focus();
-}
-
-function save(receipt) {
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(new Blob([JSON.stringify(receipt, null, 2)], { type: 'application/json' }));
-  link.download = `receipt-${receipt.id ?? 'answer'}.json`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  draw(receipt?.telemetry);
+  const last = pane => pane.log.lastElementChild?.querySelector('.answer').textContent ?? '';
+  $('said').textContent = stopped.aborted ? 'Stopped.' : 'Both answers have ended.';
+  const heard = make('span', 'hidden', ` Steered: ${last(panes.steered)} Unsteered: ${last(panes.unsteered)}`);
+  $('said').append(heard);
+  running = null;
+  mark();
+  [$('send').disabled, $('stop').disabled] = [false, true];
+  $('prompt').focus();
 }
 
 $('ask').addEventListener('submit', event => { event.preventDefault(); ask(); });
-$('text').addEventListener('keydown', event => {
+$('prompt').addEventListener('keydown', event => {
   if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) { event.preventDefault(); ask(); }
 });
-$('stop').addEventListener('click', () => state.running?.abort());
-$('clear').addEventListener('click', () => { state.running?.abort(); state.turns = []; $('turns').replaceChildren(); $('text').focus(); });
-$('alpha').addEventListener('input', () => { $('alpha').dataset.touched = 'yes'; setAlpha($('alpha').value); });
-$('vectors').addEventListener('change', describe);
-$('key').addEventListener('change', load);
-$('file').addEventListener('change', () => { addImages($('file').files); $('file').value = ''; });
-$('text').addEventListener('paste', event => {
-  const files = [...event.clipboardData.files];
-  if (files.length) { event.preventDefault(); addImages(files); }
+$('stop').addEventListener('click', () => running?.abort());
+$('fresh').addEventListener('click', () => {
+  running?.abort();
+  for (const pane of Object.values(panes)) { pane.turns = []; pane.log.replaceChildren(); }
+  $('shift').hidden = true;
+  $('said').textContent = '';
+  $('prompt').focus();
 });
-for (const name of ['dragenter', 'dragover', 'dragleave', 'drop'])
-  document.addEventListener(name, event => {
-    event.preventDefault();
-    $('drop').classList.toggle('over', name === 'dragenter' || name === 'dragover');
-    if (name === 'drop') addImages(event.dataTransfer.files);
-  });
-load();
+$('file').addEventListener('change', event => { addImages(event.target.files); event.target.value = ''; });
+document.addEventListener('paste', event => { if (event.clipboardData.files.length) { event.preventDefault(); addImages(event.clipboardData.files); } });
+document.addEventListener('dragover', event => { event.preventDefault(); document.body.classList.add('drag'); });
+document.addEventListener('dragleave', event => { if (!event.relatedTarget) document.body.classList.remove('drag'); });
+document.addEventListener('drop', event => { event.preventDefault(); document.body.classList.remove('drag'); addImages(event.dataTransfer.files); });
+$('alpha').addEventListener('input', mark);
+$('vectors').addEventListener('change', mark);
+$('key').addEventListener('change', () => { store($('key').value); connect(); });
+$('key').value = store();
+connect();
