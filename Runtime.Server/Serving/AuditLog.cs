@@ -13,12 +13,13 @@ internal sealed class AuditLog : IDisposable
 {
     private const string First = "0000000000000000000000000000000000000000000000000000000000000000";
     private const string Mark = ",\"hash\":\"";
-    private readonly FileStream _file;
+    private readonly Stream _file;
     private readonly Lock _lock = new();
     private string _last;
     private long _next;
 
-    private AuditLog(FileStream file, long next, string last) => (_file, _next, _last) = (file, next, last);
+    /// <summary>Goes on with an open file that holds so many lines, the last with this hash.</summary>
+    internal AuditLog(Stream file, long next = 0, string last = First) => (_file, _next, _last) = (file, next, last);
 
     /// <summary>Opens a log to go on with it, or a new one.</summary>
     /// <exception cref="InvalidDataException">What is there is no intact log.</exception>
@@ -26,7 +27,7 @@ internal sealed class AuditLog : IDisposable
     {
         var (count, last) = File.Exists(path) ? Verify(path) : (0, First);
         // Others may read while it is written; a second writer would break the chain.
-        return new(new(path, FileMode.Append, FileAccess.Write, FileShare.Read), count, last);
+        return new(new FileStream(path, FileMode.Append, FileAccess.Write, FileShare.Read, bufferSize: 0), count, last);
     }
 
     /// <summary>Appends a line. It is with the operating system when this returns.</summary>
@@ -49,8 +50,16 @@ internal sealed class AuditLog : IDisposable
             })[..^1];
             var hash = Hash(open);
             var line = Encoding.UTF8.GetBytes($"{open}{Mark}{hash}\"}}\n");
-            _file.Write(line);
-            _file.Flush();
+            var length = _file.Length;
+            try
+            {
+                _file.Write(line);
+            }
+            catch
+            {
+                _file.SetLength(length); // half a line would break the chain for good
+                throw;
+            }
             (_last, _next) = (hash, _next + 1);
         }
     }

@@ -256,7 +256,7 @@ internal sealed class SteeredModel : IDisposable
                 write(writer);
             });
         }
-        catch (IOException error)
+        catch (Exception error) when (error is IOException or ArgumentOutOfRangeException) // the latter at a limit of the file's size
         {
             throw new ApiException(503, "the audit log cannot be written, and nothing is answered without it", null, "audit_unavailable") { Source = error.Message };
         }

@@ -177,6 +177,29 @@ public class PrefixCacheTests
     }
 
     [Test]
+    public void While_others_decode_a_step_encodes_one_prompts_images()
+    {
+        using var engine = Engine();
+        var first = Sequence(Text(), tokens: 40);
+        engine.Add(first);
+        while (first.Generated.Count == 0)
+            engine.Step();
+        Sequence[] pictures = [.. Enumerable.Range(0, 3).Select(i => Sequence(Picture(20 + i)))];
+        foreach (var picture in pictures)
+            engine.Add(picture);
+        for (var encodes = 0; encodes < 3; encodes++)
+        {
+            engine.Step();
+            Assert.That(engine.Statistics.ImageEncodes, Is.EqualTo(encodes + 1));
+        }
+        while (engine.Step())
+        {
+        }
+        foreach (var picture in pictures)
+            AssertAsAlone(picture);
+    }
+
+    [Test]
     public void What_can_never_fit_is_refused_at_once()
     {
         using var engine = Engine(new() { ContextLength = 160, CachePositions = 64 });

@@ -13,9 +13,13 @@ public sealed partial class Engine
     /// <summary>Moves waiting sequences to the running ones while slots, pages and feature rows last, first come first.</summary>
     private void Admit()
     {
+        var (encodes, decoding) = (_counts.ImageEncodes, _running.Exists(sequence => !sequence.InPrefill));
         for (var node = _waiting.First; node is not null && _running.Count < _batch.MaxSequences;)
         {
             var (sequence, next) = (node.Value, node.Next);
+            // Others wait for their next token: one prompt's new images a step.
+            if (decoding && _counts.ImageEncodes > encodes && sequence.Prompt.Images.Count > 0)
+                return;
             if (!IsLed(sequence))
             {
                 if (!Admit(sequence))
