@@ -24,6 +24,9 @@ internal sealed class BenchSession : IDisposable
     private readonly ProfilingDevice? _profile;
     private IReadOnlyList<ProfileStage> _stages = [];
 
+    /// <summary>Prompt tokens that were not computed because a cache had them: none, or a prefill's speed is none.</summary>
+    internal long CachedTokens => _engine.Statistics.CachedPromptTokens;
+
     /// <param name="network">The model; the caller keeps it.</param>
     /// <param name="tokenizer">Its tokenizer.</param>
     /// <param name="plan">What is measured.</param>
@@ -41,6 +44,7 @@ internal sealed class BenchSession : IDisposable
             CachePositions = (plan.Generate == 0 ? 1 : most) * KvCache.PagesFor(context) * KvCache.PageSize,
             MaxSequences = most,
             KvType = plan.Kv,
+            PrefixCache = false, // every repetition computes the same prompts
             MaxBatchTokens = Math.Max(StepTokens, 2 * most),
         });
         var random = new Random(1);

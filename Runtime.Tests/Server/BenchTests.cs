@@ -55,6 +55,24 @@ public class BenchTests
     }
 
     [Test]
+    public void Every_repetition_computes_its_prompts()
+    {
+        var synthetic = Trimtab.Model.SyntheticModel.Parse("llava-tiny-q4_0", 1);
+        using var device = new Trimtab.Kernels.Cpu.CpuDevice(1);
+        using var source = synthetic.Open();
+        using var network = Trimtab.Model.Network.Load(source, device, null, null, default);
+        using var session = new Trimtab.Server.Benchmarks.BenchSession(
+            network, Trimtab.Text.Tokenizer.FromGguf(synthetic.Metadata, synthetic.Name), new(40, 3, [1, 3], 20, false, 2, 1, 2, default), int8: true);
+        foreach (var measurement in session.Measurements)
+        {
+            session.Warm(measurement);
+            session.Run(measurement);
+            session.Run(measurement);
+        }
+        Assert.That(session.CachedTokens, Is.Zero);
+    }
+
+    [Test]
     public void A_report_has_speeds_limits_and_hashes()
     {
         string[] args = ["--synthetic", "llava-tiny-q4_0", "-p", "24", "-n", "3", "-b", "1,3", "--steered", "2", "-d", "5", "-r", "2", "--image"];
