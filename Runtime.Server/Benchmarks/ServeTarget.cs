@@ -115,9 +115,7 @@ internal sealed class ServeTarget : IDisposable
         var start = Stopwatch.GetTimestamp();
         try
         {
-            using var request = new HttpRequestMessage(HttpMethod.Post, _chat) { Content = new ByteArrayContent(body) };
-            request.Content.Headers.ContentType = new MediaTypeHeaderValue("application/json");
-            using var response = await _client.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, cancel).ConfigureAwait(false);
+            using var response = await SendAsync(body, cancel).ConfigureAwait(false);
             if (response.StatusCode != HttpStatusCode.OK)
                 return Failed($"HTTP {(int)response.StatusCode}");
             return await ReadAsync(response, start, cancel).ConfigureAwait(false);
@@ -128,6 +126,23 @@ internal sealed class ServeTarget : IDisposable
         }
 
         ServeAnswer Failed(string why) => new(0, [], Stopwatch.GetElapsedTime(start).TotalSeconds, 0, 0, 0, why);
+    }
+
+    private async Task<HttpResponseMessage> SendAsync(byte[] body, CancellationToken cancel)
+    {
+        for (var again = false; ; again = true)
+        {
+            using var request = new HttpRequestMessage(HttpMethod.Post, _chat) { Content = new ByteArrayContent(body) };
+            request.Content.Headers.ContentType = new MediaTypeHeaderValue("application/json");
+            try
+            {
+                return await _client.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, cancel).ConfigureAwait(false);
+            }
+            catch (HttpRequestException) when (!again)
+            {
+                // Some servers close a kept connection just when it is used again: that is no failure of theirs.
+            }
+        }
     }
 
     /// <summary>Reads server-sent events to their end.</summary>
