@@ -54,6 +54,7 @@ internal static class DemoCommand
                 Try next:
                   trimtab generate --model {source} --image {Path.Combine(source, "data", "images", "test-scene-00.png")} --prompt "How many shapes do you see?"
                   trimtab generate --model {source} --image PHOTO --prompt TEXT --vectors {Path.Combine(target, "cmrm.safetensors")} --alpha 1 --scope prefill
+                  trimtab serve   (this model behind OpenAI's interfaces, with a page that asks it steered and unsteered)
                   trimtab extract --model YOUR-LLAVA --anchors PROMPTS --out cmrm.safetensors   (a full-size model; see docs/evaluation.md)
                 """).ConfigureAwait(false);
             return 0;
