@@ -53,6 +53,19 @@ internal sealed record Terminal(TextWriter Output, TextWriter Error, TextReader 
             }).ConfigureAwait(false);
     }
 
+    /// <summary>Prints a report for people, and writes it as JSON where a file is named; "-" is the output, in place of what people read.</summary>
+    public async Task ReportAsync(string? json, Action<System.Text.Json.Utf8JsonWriter> write, Action<TextWriter> print, CancellationToken cancel)
+    {
+        if (json == "-")
+        {
+            await Output.WriteLineAsync(Json.Write(write)).ConfigureAwait(false);
+            return;
+        }
+        print(Output);
+        if (json is not null)
+            await File.WriteAllTextAsync(json, Json.Write(write) + "\n", cancel).ConfigureAwait(false);
+    }
+
     /// <summary>Tells a person something beside the result.</summary>
     public void Note(string text)
     {

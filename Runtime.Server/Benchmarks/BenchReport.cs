@@ -100,14 +100,7 @@ internal sealed record BenchReport(
     public void Write(Utf8JsonWriter writer)
     {
         writer.WriteStartObject();
-        writer.WriteStartObject("machine");
-        writer.WriteString("cpu", Machine.Cpu);
-        writer.WriteNumber("processors", Machine.Processors);
-        writer.WriteString("device", Model.Device);
-        writer.WriteString("system", Machine.System);
-        writer.WriteString("dotnet", Machine.DotNet);
-        writer.WriteString("version", Machine.Version);
-        writer.WriteEndObject();
+        Machine.Write(writer, Model.Device);
         writer.WriteStartObject("roofline");
         writer.WriteNumber("read_gb_per_second", Rounded(Roofline.ReadBytesPerSecond / 1e9));
         writer.WriteNumber("f32_gflop_per_second", Rounded(Roofline.FloatOpsPerSecond / 1e9));

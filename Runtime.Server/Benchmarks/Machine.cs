@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Reflection;
 using System.Runtime.InteropServices;
+using System.Text.Json;
 
 namespace Trimtab.Server.Benchmarks;
 
@@ -18,6 +19,22 @@ internal sealed record Machine(string Cpu, int Processors, string System, string
         RuntimeInformation.OSDescription,
         RuntimeInformation.FrameworkDescription,
         typeof(Machine).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion ?? "unknown");
+
+    /// <summary>As the object "machine" of a report.</summary>
+    /// <param name="writer">The report.</param>
+    /// <param name="device">What a model ran on, or null where it is not known.</param>
+    public void Write(Utf8JsonWriter writer, string? device = null)
+    {
+        writer.WriteStartObject("machine");
+        writer.WriteString("cpu", Cpu);
+        writer.WriteNumber("processors", Processors);
+        if (device is not null)
+            writer.WriteString("device", device);
+        writer.WriteString("system", System);
+        writer.WriteString("dotnet", DotNet);
+        writer.WriteString("version", Version);
+        writer.WriteEndObject();
+    }
 
     /// <summary>Most memory that this process has had resident so far, in bytes.</summary>
     public static long PeakMemory()

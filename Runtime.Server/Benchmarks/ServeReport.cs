@@ -72,13 +72,7 @@ internal sealed record ServeReport(Machine Machine, ServeLoad Load, IReadOnlyLis
     public void Write(Utf8JsonWriter writer)
     {
         writer.WriteStartObject();
-        writer.WriteStartObject("machine");
-        writer.WriteString("cpu", Machine.Cpu);
-        writer.WriteNumber("processors", Machine.Processors);
-        writer.WriteString("system", Machine.System);
-        writer.WriteString("dotnet", Machine.DotNet);
-        writer.WriteString("version", Machine.Version);
-        writer.WriteEndObject();
+        Machine.Write(writer);
         writer.WriteStartObject("load");
         writer.WriteNumber("requests", Load.Requests);
         writer.WriteNumber("prefix_words", Load.PrefixWords);

@@ -60,13 +60,7 @@ internal static class BenchCommand
             if (plan.Repetitions == 0)
                 return 0;
             var report = await RunAsync(parse, plan, synthetic, terminal, cancel).ConfigureAwait(false);
-            var json = parse.GetValue(JsonFile);
-            if (json == "-")
-                await terminal.Output.WriteLineAsync(Json.Write(report.Write)).ConfigureAwait(false);
-            else
-                report.Print(terminal.Output, parse.GetValue(Markdown));
-            if (json is not null and not "-")
-                await File.WriteAllTextAsync(json, Json.Write(report.Write) + "\n", cancel).ConfigureAwait(false);
+            await terminal.ReportAsync(parse.GetValue(JsonFile), report.Write, output => report.Print(output, parse.GetValue(Markdown)), cancel).ConfigureAwait(false);
             return 0;
         });
         return command;

@@ -42,13 +42,7 @@ internal static class BenchServeCommand
             try
             {
                 var report = await RunAsync(parse, load, targets, terminal, cancel).ConfigureAwait(false);
-                var json = parse.GetValue(JsonFile);
-                if (json == "-")
-                    await terminal.Output.WriteLineAsync(Json.Write(report.Write)).ConfigureAwait(false);
-                else
-                    report.Print(terminal.Output, parse.GetValue(Markdown));
-                if (json is not null and not "-")
-                    await File.WriteAllTextAsync(json, Json.Write(report.Write) + "\n", cancel).ConfigureAwait(false);
+                await terminal.ReportAsync(parse.GetValue(JsonFile), report.Write, output => report.Print(output, parse.GetValue(Markdown)), cancel).ConfigureAwait(false);
                 return targets.Any(target => target.Runs.Any(run => run.Errors > 0)) ? 1 : 0;
             }
             finally

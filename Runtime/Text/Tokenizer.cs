@@ -16,9 +16,13 @@ public sealed class Tokenizer
     private readonly Dictionary<string, int> _addedIds = [];
     private readonly Dictionary<int, AddedToken> _added = [];
 
+    /// <summary>Whether pieces are written in the byte alphabet: a space tells, which other vocabularies write as text that the decoders undo.</summary>
+    private readonly Lazy<bool> _byteLevel;
+
     private Tokenizer(Parts parts)
     {
         _parts = parts;
+        _byteLevel = new(() => IdOf("\u0120") is { } space && Decode([space, space]) == "  ");
         foreach (var token in parts.Added)
         {
             _addedIds[token.Content] = token.Id;
@@ -170,8 +174,7 @@ public sealed class Tokenizer
             return [];
         if (Array.IndexOf(_parts.Vocabulary.ByteIds, id) is var value and >= 0)
             return [(byte)value];
-        // What a space is written as tells how the vocabulary writes: in the byte alphabet, or in text that the decoders undo.
-        if (IdOf("\u0120") is { } space && Decode([space, space]) == "  ")
+        if (_byteLevel.Value)
             return ByteAlphabet.Read(text);
         var anchor = IdOf("a") ?? id;
         return Encoding.UTF8.GetBytes(Decode([anchor, id])[Decode([anchor]).Length..]);
