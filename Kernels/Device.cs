@@ -106,6 +106,9 @@ public abstract class Device : IDisposable
     /// <summary>Whether weights of this form are computed as they are, with <paramref name="columns"/> input features.</summary>
     public abstract bool Computes(DType type, int columns);
 
+    /// <summary>The form in which this device multiplies weights that come in another: the same, unless it was asked to round them for speed.</summary>
+    public virtual DType Prefers(DType type) => type;
+
     /// <summary>Whether keys and values can be of this type: the activation type; on some devices BF16, or U8 with scales.</summary>
     public virtual bool Caches(DType type) => type == ActivationType;
 

@@ -52,6 +52,9 @@ public sealed class ProfilingDevice(Device device) : Device
     public override bool Computes(DType type, int columns) => device.Computes(type, columns);
 
     /// <inheritdoc/>
+    public override DType Prefers(DType type) => device.Prefers(type);
+
+    /// <inheritdoc/>
     public override bool Caches(DType type) => device.Caches(type);
 
     /// <inheritdoc/>

@@ -6,6 +6,9 @@ public sealed unsafe partial class CpuDevice
     public override bool Computes(DType type, int columns) => LinearForms.Computes(type, columns);
 
     /// <inheritdoc/>
+    public override DType Prefers(DType type) => type == DType.F16 && _activations == Activations.Auto && _linear.HasBF16 ? DType.BF16 : type;
+
+    /// <inheritdoc/>
     public override Weight Pack(params ReadOnlySpan<WeightData> parts)
     {
         if (parts.IsEmpty)

@@ -1,5 +1,6 @@
 using Trimtab.Kernels;
 using Trimtab.Model;
+using Trimtab.Tests.Golden;
 
 namespace Trimtab.Tests;
 
@@ -92,4 +93,31 @@ public class SyntheticModelTests
     [TestCase("135m-q6_k")]
     public void Other_names_are_refused(string spec)
         => Assert.That(() => SyntheticModel.Parse(spec), Throws.TypeOf<FormatException>().With.Message.Contains($"'{spec}'"));
+
+    /// <summary>Weights and activations of half a unit of BF16 at most, 2^-9, or of 0.58 of that on average; two layers have eight matrices one after another.</summary>
+    [Test]
+    public void F16_weights_are_rounded_to_BF16_only_where_that_is_asked_for_and_multiplied()
+    {
+        var folder = Directory.CreateTempSubdirectory("trimtab-f16-");
+        var path = Path.Combine(folder.FullName, "tiny.gguf");
+        SyntheticModel.Parse("tiny-f16").Write(path);
+        float[] Logits(Activations activations, out string notes)
+        {
+            using var model = VisionLanguageModel.Open(path, new() { Activations = activations });
+            notes = string.Join('\n', model.Network.Notes);
+            return Outcome.Run(model, [(model.Raw("What is the capital of France?"), new() { MaxTokens = 1 })])[0].Logits[0];
+        }
+        var exact = Logits(Activations.F32, out var kept);
+        var rounded = Logits(Activations.Auto, out var made);
+        folder.Delete(true);
+        var multiplied = Trimtab.Kernels.Cpu.EmittedDot.Instance?.HasBF16 == true;
+        var error = Math.Sqrt(exact.Zip(rounded, (e, r) => Math.Pow((double)e - r, 2)).Sum() / exact.Sum(e => (double)e * e));
+        TestContext.Out.WriteLine($"relative deviation {error:G3}");
+        Assert.Multiple(() =>
+        {
+            Assert.That(kept, Does.Not.Contain("BF16"));
+            Assert.That(made, multiplied ? Does.Contain("F16 weights were rounded to BF16") : Does.Not.Contain("BF16"));
+            Assert.That(error, multiplied ? Is.InRange(1e-5, 0.58 / 256 * Math.Sqrt(2 * 8)) : Is.Zero);
+        });
+    }
 }

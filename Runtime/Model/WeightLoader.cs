@@ -204,7 +204,9 @@ internal sealed class WeightLoader
     /// <summary>The form a matrix is packed in: as asked for where its rows divide into blocks, else the nearest that the device computes.</summary>
     private DType Target(TensorInfo info, DType? asked, int columns)
     {
-        var target = asked is { } type && _device.Computes(type, columns) ? type : info.Type;
+        var target = asked is { } type && _device.Computes(type, columns) ? type : _device.Prefers(info.Type);
+        if (target != info.Type && asked is null)
+            _notes.TryAdd(info.Type.ToString(), $"{info.Type} weights were rounded to {target} (first: {info.Name}); with --activations f32 they are kept");
         if (_device.Computes(target, columns))
             return target;
         // Eight bits hold what five or six did with a twentieth of their step as error.
