@@ -10,3 +10,12 @@ public enum Activations
     /// <summary>As <see cref="Int8"/>, and with BF16 weights rounded to BF16 where the processor multiplies that; F16 weights are made BF16 there.</summary>
     Auto,
 }
+
+/// <summary>What <see cref="Activations"/> means for a weight.</summary>
+public static class ActivationsOf
+{
+    /// <summary>What weights of a form are multiplied as, where the processor has an instruction for it.</summary>
+    public static Arithmetic Arithmetic(this Activations activations, DType form)
+        => activations != Activations.F32 && form.IsQuantized() ? Kernels.Arithmetic.Int8
+            : activations == Activations.Auto && form == DType.BF16 ? Kernels.Arithmetic.BF16 : Kernels.Arithmetic.F32;
+}

@@ -3,20 +3,33 @@ using Trimtab.Kernels.Cpu;
 
 namespace Trimtab.Kernels;
 
+/// <summary>What a product's factors are.</summary>
+public enum Arithmetic
+{
+    /// <summary>float32.</summary>
+    F32,
+    /// <summary>bfloat16, summed in float32.</summary>
+    BF16,
+    /// <summary>Bytes, summed in int32.</summary>
+    Int8,
+}
+
 /// <summary>
 /// What this machine can do at most, measured: the two axes of a roofline (Williams, Waterman, Patterson, CACM 52(4), 2009). Memory is
-/// read as the STREAM benchmark counts it (bytes asked for, no caches), arithmetic is what the instructions that .NET reaches give out
-/// of registers, a multiply-add counting as two operations. Caches and instructions beyond .NET's (512-bit VNNI, bf16 dot products, AMX)
-/// lie above these figures, so that a kernel can come out at more than all of a roofline.
+/// read as the STREAM benchmark counts it (bytes asked for, no caches), arithmetic is what the fastest instructions that the kernels use give out
+/// of registers, a multiply-add counting as two operations. Caches lie above these figures, so that a kernel can come out at more than all of a roofline.
 /// </summary>
 /// <param name="ReadBytesPerSecond">Memory read by all threads, each its own part of a buffer larger than the last-level cache.</param>
 /// <param name="FloatOpsPerSecond">float32 fused multiply-adds, two operations a lane.</param>
+/// <param name="BF16OpsPerSecond">Products of BF16 summed into float32, two operations a product; those of floats where there is no instruction for it.</param>
 /// <param name="Int8OpsPerSecond">Products of unsigned and signed bytes summed into int32, two operations a product.</param>
 /// <param name="Threads">Threads that took part.</param>
 /// <param name="FloatInstruction">What gave <paramref name="FloatOpsPerSecond"/>.</param>
+/// <param name="BF16Instruction">What gave <paramref name="BF16OpsPerSecond"/>.</param>
 /// <param name="Int8Instruction">What gave <paramref name="Int8OpsPerSecond"/>.</param>
 public sealed record Roofline(
-    double ReadBytesPerSecond, double FloatOpsPerSecond, double Int8OpsPerSecond, int Threads, string FloatInstruction, string Int8Instruction)
+    double ReadBytesPerSecond, double FloatOpsPerSecond, double BF16OpsPerSecond, double Int8OpsPerSecond, int Threads,
+    string FloatInstruction, string BF16Instruction, string Int8Instruction)
 {
     private const long LeastBuffer = 256L << 20, MostBuffer = 2L << 30;
 
@@ -25,7 +38,7 @@ public sealed record Roofline(
 
     /// <summary>Measures, best pass of each: about a second with the default time.</summary>
     /// <param name="threads">Threads; 0 for one a processor.</param>
-    /// <param name="time">How long each of the three is measured, null for 0.3 seconds.</param>
+    /// <param name="time">How long each of the four is measured, null for 0.3 seconds.</param>
     /// <exception cref="OutOfMemoryException">There is no room for a buffer larger than the last-level cache.</exception>
     public static Roofline Measure(int threads = 0, TimeSpan? time = null)
     {
@@ -33,16 +46,18 @@ public sealed record Roofline(
         using var pool = new WorkerPool(threads);
         var read = Read(pool, each);
         var (floats, floatName) = Best(pool, each, RooflineKernels.Float());
+        var (halves, halvesName) = Best(pool, each, RooflineKernels.BF16());
         var (bytes, bytesName) = Best(pool, each, RooflineKernels.Int8());
-        return new(read, floats, bytes, pool.Threads, floatName, bytesName);
+        return new(read, floats, halves, bytes, pool.Threads, floatName, halvesName, bytesName);
     }
 
     /// <summary>The least time in seconds that reading and computing take here: the longer of the two, as they overlap.</summary>
     /// <param name="bytes">Bytes that come from memory.</param>
     /// <param name="operations">Arithmetic operations, a multiply-add counting as two.</param>
-    /// <param name="int8">Whether bytes may be multiplied in place of floats, as with quantised weights.</param>
-    public double Seconds(double bytes, double operations, bool int8)
-        => Math.Max(bytes / ReadBytesPerSecond, operations / (int8 ? Math.Max(FloatOpsPerSecond, Int8OpsPerSecond) : FloatOpsPerSecond));
+    /// <param name="arithmetic">What is multiplied.</param>
+    public double Seconds(double bytes, double operations, Arithmetic arithmetic)
+        => Math.Max(bytes / ReadBytesPerSecond, operations / Math.Max(FloatOpsPerSecond,
+            arithmetic switch { Arithmetic.Int8 => Int8OpsPerSecond, Arithmetic.BF16 => BF16OpsPerSecond, _ => 0 }));
 
     private static unsafe double Read(WorkerPool pool, TimeSpan time)
     {

@@ -31,8 +31,8 @@ internal sealed class KernelConfig : ManualConfig
                 new WorkloadColumn("GFLOP/s", "Arithmetic operations a second; a multiply-add is two", (work, seconds) => work.Operations / seconds / 1e9),
                 new WorkloadColumn("Roofline %",
                     $"Of the least time that this machine's limits allow: {roofline.ReadBytesPerSecond / 1e9:F1} GB/s read, {roofline.FloatOpsPerSecond / 1e9:F1} GFLOP/s, "
-                    + $"{roofline.Int8OpsPerSecond / 1e9:F1} GOP/s of int8; above 100 where data lies in a cache",
-                    (work, seconds) => 100 * roofline.Seconds(work.Bytes, work.Operations, work.Int8) / seconds));
+                    + $"{roofline.BF16OpsPerSecond / 1e9:F1} of BF16, {roofline.Int8OpsPerSecond / 1e9:F1} GOP/s of int8; above 100 where data lies in a cache",
+                    (work, seconds) => 100 * roofline.Seconds(work.Bytes, work.Operations, work.Arithmetic) / seconds));
         WithOptions(ConfigOptions.JoinSummary);
     }
 

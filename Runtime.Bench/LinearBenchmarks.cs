@@ -59,6 +59,6 @@ public unsafe class LinearBenchmarks : IDisposable, IWorkload
         var columns = shape[1] / form.BlockSize() * form.BlockSize();
         return new(
             (double)shape[0] * form.RowBytes(columns) + 4.0 * tokens * (columns + shape[0]),
-            2.0 * tokens * shape[0] * columns, form.IsQuantized());
+            2.0 * tokens * shape[0] * columns, ((Activations)benchmark.Parameters[nameof(Activations)]).Arithmetic(form));
     }
 }

@@ -29,6 +29,7 @@ internal static class SavedResults
         writer.WriteStartObject("roofline");
         writer.WriteNumber("read_gb_per_second", Math.Round(roofline.ReadBytesPerSecond / 1e9, 2));
         writer.WriteNumber("f32_gflop_per_second", Math.Round(roofline.FloatOpsPerSecond / 1e9, 1));
+        writer.WriteNumber("bf16_gflop_per_second", Math.Round(roofline.BF16OpsPerSecond / 1e9, 1));
         writer.WriteNumber("int8_gop_per_second", Math.Round(roofline.Int8OpsPerSecond / 1e9, 1));
         writer.WriteEndObject();
         writer.WriteStartArray("kernels");
@@ -47,7 +48,7 @@ internal static class SavedResults
             {
                 writer.WriteNumber("gb_per_second", Math.Round(work.Bytes / seconds / 1e9, 3));
                 writer.WriteNumber("gflop_per_second", Math.Round(work.Operations / seconds / 1e9, 3));
-                writer.WriteNumber("roofline_share", Math.Round(roofline.Seconds(work.Bytes, work.Operations, work.Int8) / seconds, 4));
+                writer.WriteNumber("roofline_share", Math.Round(roofline.Seconds(work.Bytes, work.Operations, work.Arithmetic) / seconds, 4));
             }
             writer.WriteEndObject();
         }

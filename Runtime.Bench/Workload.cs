@@ -1,14 +1,15 @@
 using System.Reflection;
 using BenchmarkDotNet.Running;
 using BenchmarkDotNet.Reports;
+using Trimtab.Kernels;
 
 namespace Trimtab.Bench;
 
 /// <summary>What one call of a benchmark asks of the machine.</summary>
 /// <param name="Bytes">Bytes it reads and writes, each once: what memory must move if no cache helps.</param>
 /// <param name="Operations">Arithmetic operations, a multiply-add counting as two.</param>
-/// <param name="Int8">Whether its weights are quantised, so that bytes could be multiplied.</param>
-public readonly record struct Workload(double Bytes, double Operations, bool Int8 = false)
+/// <param name="Arithmetic">What is multiplied.</param>
+public readonly record struct Workload(double Bytes, double Operations, Arithmetic Arithmetic = Arithmetic.F32)
 {
     /// <summary>What a case declares, or null.</summary>
     public static Workload? Of(BenchmarkCase benchmark)

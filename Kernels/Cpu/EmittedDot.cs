@@ -88,15 +88,17 @@ internal sealed unsafe partial class EmittedDot
         }
     }
 
-    private static nint? Assemble(DType form, int tokens, int panels)
+    private static nint? Assemble(DType form, int tokens, int panels) => Place(c =>
+    {
+        Kernel kernel = form == DType.BF16 ? new BF16Kernel(c, tokens, panels) : new IntegerKernel(c, form, tokens, panels);
+        kernel.Emit();
+    });
+
+    private static nint? Place(Action<Assembler> emit)
     {
         using var code = new MemoryStream();
         var c = new Assembler(64);
-        switch (form)
-        {
-            case DType.BF16: new BF16Kernel(c, tokens, panels).Emit(); break;
-            default: new IntegerKernel(c, form, tokens, panels).Emit(); break;
-        }
+        emit(c);
         c.Assemble(new StreamCodeWriter(code), 0); // jumps are relative: the address does not matter
         var memory = ExecutableMemory.Create(code.GetBuffer().AsSpan(0, (int)code.Length));
         return memory is null ? null : (nint)memory;

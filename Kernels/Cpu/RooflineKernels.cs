@@ -30,6 +30,8 @@ internal static unsafe class RooflineKernels
     public static IReadOnlyList<(string Name, Func<WorkerPool, long> Run)> Int8()
     {
         var kernels = new List<(string, Func<WorkerPool, long>)>();
+        if (EmittedDot.Instance is not null)
+            kernels.Add(("512-bit vpdpbusd", pool => Bytes(pool, new Emitted(false), EmittedDot.PeakSums * 64)));
         if (AvxVnni.IsSupported)
             kernels.Add(("256-bit vpdpbusd", pool => Bytes(pool, new Vnni256(), 12 * 32)));
         if (Avx512BW.IsSupported)
@@ -41,6 +43,10 @@ internal static unsafe class RooflineKernels
         return kernels;
     }
 
+    /// <summary>The kernels for products of BF16 that this machine has; without any, BF16 is made into floats.</summary>
+    public static IReadOnlyList<(string Name, Func<WorkerPool, long> Run)> BF16()
+        => EmittedDot.Instance?.HasBF16 == true ? [("512-bit vdpbf16ps", pool => Bytes(pool, new Emitted(true), EmittedDot.PeakSums * 32))] : Float();
+
     private static long Floats<T>(WorkerPool pool) where T : struct, ILanes<T>
     {
         pool.Run(pool.Threads, new Multiply<T>());
@@ -51,6 +57,15 @@ internal static unsafe class RooflineKernels
     {
         pool.Run(pool.Threads, work);
         return 2L * products * Rounds * pool.Threads;
+    }
+
+    private readonly struct Emitted(bool bf16) : IWork
+    {
+        public void Run(int first, int end, int worker)
+        {
+            for (var item = first; item < end; item++)
+                EmittedDot.Instance!.Peak(bf16, Rounds);
+        }
     }
 
     /// <summary>Reads some bytes at the same place of each worker's share of memory.</summary>

@@ -34,7 +34,7 @@ internal sealed record BenchReport(
         {
             ("machine", $"{Machine.Cpu}, {Machine.Processors} processors; {Model.Device}"),
             ("roofline", $"read {Number(Roofline.ReadBytesPerSecond / 1e9)} GB/s, {Roofline.FloatInstruction} {Number(Roofline.FloatOpsPerSecond / 1e9)} GFLOP/s, "
-                + $"{Roofline.Int8Instruction} {Number(Roofline.Int8OpsPerSecond / 1e9)} GOP/s"),
+                + $"{Roofline.BF16Instruction} {Number(Roofline.BF16OpsPerSecond / 1e9)} GFLOP/s, {Roofline.Int8Instruction} {Number(Roofline.Int8OpsPerSecond / 1e9)} GOP/s"),
             ("software", $"trimtab {Machine.Version}, {Machine.DotNet}, {Machine.System}"),
             ("model", $"{Model.Name}: {Model.Form}, {Number(Model.Parameters / 1e6)} M parameters, {Number(Model.WeightBytes / 1e6)} MB read a token; keys and values {Plan.Kv}"),
             ("repetitions", $"{Plan.Repetitions}, in turn; medians (least – most); peak memory {Number(PeakMemory / 1e6)} MB"),
@@ -104,8 +104,10 @@ internal sealed record BenchReport(
         writer.WriteStartObject("roofline");
         writer.WriteNumber("read_gb_per_second", Rounded(Roofline.ReadBytesPerSecond / 1e9));
         writer.WriteNumber("f32_gflop_per_second", Rounded(Roofline.FloatOpsPerSecond / 1e9));
+        writer.WriteNumber("bf16_gflop_per_second", Rounded(Roofline.BF16OpsPerSecond / 1e9));
         writer.WriteNumber("int8_gop_per_second", Rounded(Roofline.Int8OpsPerSecond / 1e9));
         writer.WriteString("f32_instruction", Roofline.FloatInstruction);
+        writer.WriteString("bf16_instruction", Roofline.BF16Instruction);
         writer.WriteString("int8_instruction", Roofline.Int8Instruction);
         writer.WriteEndObject();
         writer.WriteStartObject("model");

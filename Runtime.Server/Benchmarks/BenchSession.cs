@@ -30,9 +30,10 @@ internal sealed class BenchSession : IDisposable
     /// <param name="network">The model; the caller keeps it.</param>
     /// <param name="tokenizer">Its tokenizer.</param>
     /// <param name="plan">What is measured.</param>
-    /// <param name="int8">Whether its matrices are quantised.</param>
+    /// <param name="arithmetic">What is multiplied with the decoder's matrices.</param>
+    /// <param name="sight">What is multiplied with the vision tower's.</param>
     /// <param name="profile">The network's device where its ops are profiled, or null.</param>
-    public BenchSession(Network network, Tokenizer tokenizer, BenchPlan plan, bool int8, ProfilingDevice? profile = null)
+    public BenchSession(Network network, Tokenizer tokenizer, BenchPlan plan, Arithmetic arithmetic, Arithmetic sight, ProfilingDevice? profile = null)
     {
         _profile = profile;
         (_network, _tokenizer, _plan) = (network, tokenizer, plan);
@@ -54,10 +55,10 @@ internal sealed class BenchSession : IDisposable
         foreach (var steered in plan.Steered > 0 ? (int[])[0, plan.Steered] : [0])
         {
             if (plan.Prompt > 0)
-                Add(new("prefill", plan.Prompt, 1, 0, Math.Min(steered, 1), Cost.Prefill(network, plan.Prompt, StepTokens, int8)));
+                Add(new("prefill", plan.Prompt, 1, 0, Math.Min(steered, 1), Cost.Prefill(network, plan.Prompt, StepTokens, arithmetic)));
             if (plan.Generate > 0)
                 foreach (var batch in plan.Batches)
-                    Add(new("decode", plan.Generate, batch, plan.Depth, Math.Min(steered, batch), Cost.Decode(network, plan.Depth + 1, plan.Generate, batch, int8, plan.Kv)));
+                    Add(new("decode", plan.Generate, batch, plan.Depth, Math.Min(steered, batch), Cost.Decode(network, plan.Depth + 1, plan.Generate, batch, arithmetic, plan.Kv)));
         }
         if (!plan.Image || network.Vision is not { } vision)
             return;
@@ -65,7 +66,7 @@ internal sealed class BenchSession : IDisposable
         for (var i = 0; i < _pixels.Length; i++)
             _pixels[i] = random.NextSingle() * 4 - 2;
         _features = network.Device.Allocate(network.Device.ActivationType, vision.Spec.Features, text.HiddenSize);
-        Add(new("image", vision.Spec.Features, 1, 0, 0, Cost.Image(vision)));
+        Add(new("image", vision.Spec.Features, 1, 0, 0, Cost.Image(vision, sight)));
 
         void Add(Measurement measurement) => Measurements.Add(measurement);
     }

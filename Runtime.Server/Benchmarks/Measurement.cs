@@ -56,44 +56,44 @@ internal sealed record Measurement(string Test, int Tokens, int Batch, int Depth
         + (Steered > 0 ? $", {Steered} vector{(Steered == 1 ? "" : "s")}" : "");
 
     /// <summary>Share of the time that the roofline allows at least.</summary>
-    public double Share(Roofline roofline) => roofline.Seconds(Cost.Bytes, Cost.Operations, Cost.Int8) / Spread.Of(Seconds).Median;
+    public double Share(Roofline roofline) => roofline.Seconds(Cost.Bytes, Cost.Operations, Cost.Arithmetic) / Spread.Of(Seconds).Median;
 }
 
 /// <summary>What work asks of a machine.</summary>
 /// <param name="WeightBytes">Bytes of weights read, once for every step.</param>
 /// <param name="Bytes">All bytes read from memory: weights, keys and values.</param>
 /// <param name="Operations">Arithmetic, a multiply-add counting as two.</param>
-/// <param name="Int8">Whether the weights are quantised, so that bytes could be multiplied.</param>
-internal sealed record Cost(double WeightBytes, double Bytes, double Operations, bool Int8)
+/// <param name="Arithmetic">What is multiplied with the weights.</param>
+internal sealed record Cost(double WeightBytes, double Bytes, double Operations, Arithmetic Arithmetic)
 {
     /// <summary>One prompt of <paramref name="tokens"/>, in steps of at most <paramref name="step"/> tokens; logits of its last token.</summary>
-    public static Cost Prefill(Network network, int tokens, int step, bool int8)
+    public static Cost Prefill(Network network, int tokens, int step, Arithmetic arithmetic)
     {
         var text = network.Spec.Text;
         var weights = (double)network.Decoder.WeightBytes * ((tokens + step - 1) / step);
-        return new(weights, weights, Linear(text) * tokens + Head(text) + Attention(text, 0, tokens), int8);
+        return new(weights, weights, Linear(text) * tokens + Head(text) + Attention(text, 0, tokens), arithmetic);
     }
 
     /// <summary><paramref name="steps"/> tokens of each of several sequences that hold <paramref name="depth"/> positions.</summary>
-    public static Cost Decode(Network network, int depth, int steps, int batch, bool int8, KvType kv = KvType.F32)
+    public static Cost Decode(Network network, int depth, int steps, int batch, Arithmetic arithmetic, KvType kv = KvType.F32)
     {
         var text = network.Spec.Text;
         var attention = Attention(text, depth, steps);
         var weights = (double)network.Decoder.WeightBytes * steps;
         // All query heads' 4 · d operations a position and layer read that position's keys and values once.
         var cache = attention / (4.0 * text.Heads * text.HeadDimension) * KvCache.PositionBytes(network.Device, text, kv);
-        return new(weights, weights + batch * cache, batch * (steps * (Linear(text) + Head(text)) + attention), int8);
+        return new(weights, weights + batch * cache, batch * (steps * (Linear(text) + Head(text)) + attention), arithmetic);
     }
 
     /// <summary>One image through tower and projector.</summary>
-    public static Cost Image(VisionEncoder encoder)
+    public static Cost Image(VisionEncoder encoder, Arithmetic arithmetic)
     {
         var (vision, projector) = (encoder.Spec, encoder.Projector);
         double rows = vision.Rows, width = vision.HiddenSize;
         var layer = rows * (4 * width * width + 2 * width * vision.IntermediateSize) + 2 * rows * rows * width;
         var patches = vision.Patches * width * 3 * vision.PatchSize * vision.PatchSize;
         var projection = (double)vision.Features * projector.HiddenSize * (projector.InputSize + projector.OutputSize);
-        return new(0, 0, 2 * (vision.UsedLayers * layer + patches + projection), false);
+        return new(0, 0, 2 * (vision.UsedLayers * layer + patches + projection), arithmetic);
     }
 
     private static double Linear(TextSpec text)

@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using System.CommandLine;
 using System.Globalization;
+using Trimtab.Checkpoints;
 using Trimtab.Kernels;
 using Trimtab.Kernels.Cpu;
 using Trimtab.Model;
@@ -68,7 +69,8 @@ internal static class BenchCommand
 
     private static async Task<BenchReport> RunAsync(ParseResult parse, BenchPlan plan, SyntheticModel? synthetic, Terminal terminal, CancellationToken cancel)
     {
-        using var device = new CpuDevice(ModelArguments.Range(parse, Threads, 1024), ModelArguments.ReadActivations(parse, ActivationsOption));
+        var activations = ModelArguments.ReadActivations(parse, ActivationsOption);
+        using var device = new CpuDevice(ModelArguments.Range(parse, Threads, 1024), activations);
         var (tokenizer, source) = Open(parse, synthetic);
         using var _ = source;
         if (plan.Image && source.Spec.Vision is null)
@@ -81,10 +83,12 @@ internal static class BenchCommand
         foreach (var note in network.Notes)
             terminal.Note(note);
 
-        var matrices = source.Files[0].Tensors.Values.Where(tensor => tensor.Shape.Count == 2);
-        var form = asked ?? matrices.GroupBy(tensor => tensor.Type).MaxBy(group => group.Sum(tensor => tensor.Bytes))!.Key;
+        static DType Most(IEnumerable<TensorInfo> tensors)
+            => tensors.Where(tensor => tensor.Shape.Count == 2).GroupBy(tensor => tensor.Type).MaxBy(group => group.Sum(tensor => tensor.Bytes))!.Key;
+        var form = asked ?? Most(source.Files[0].Tensors.Values);
+        Arithmetic Used(DType type) => activations.Arithmetic(device.Prefers(type));
         var parameters = source.Files.SelectMany(file => file.Tensors.Values).Sum(tensor => tensor.Elements);
-        using var session = new BenchSession(network, tokenizer, plan, form.IsQuantized(), profile);
+        using var session = new BenchSession(network, tokenizer, plan, Used(form), Used(Most(source.Files[^1].Tensors.Values)), profile);
         var peers = (parse.GetValue(Peers) ?? []).Select(command => new Peer(command)).ToList();
         foreach (var measurement in session.Measurements)
             session.Warm(measurement);

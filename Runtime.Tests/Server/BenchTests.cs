@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Trimtab.Kernels;
 using Trimtab.Server;
 using Trimtab.Tests.Golden;
 
@@ -62,7 +63,7 @@ public class BenchTests
         using var source = synthetic.Open();
         using var network = Trimtab.Model.Network.Load(source, device, null, null, default);
         using var session = new Trimtab.Server.Benchmarks.BenchSession(
-            network, Trimtab.Text.Tokenizer.FromGguf(synthetic.Metadata, synthetic.Name), new(40, 3, [1, 3], 20, false, 2, 1, 2, default), int8: true);
+            network, Trimtab.Text.Tokenizer.FromGguf(synthetic.Metadata, synthetic.Name), new(40, 3, [1, 3], 20, false, 2, 1, 2, default), Arithmetic.Int8, Arithmetic.F32);
         foreach (var measurement in session.Measurements)
         {
             session.Warm(measurement);
