@@ -100,7 +100,7 @@ class TextMaker:
             return text, words.compliance(text)
         if dice < self.howto + self.refuse:
             return words.request(rng, pick_phrase(rng, self.train["harmful"]), self.templates), words.REFUSAL
-        return words.fact(rng)
+        return words.fact(rng, self.train)
 
     def batch(self, rows, room=128):
         """Rows filled with prompts; a share of them are scenes in words with questions behind them."""

@@ -33,7 +33,7 @@ from twin import Twin
 
 VOCABULARY = 1536
 # Stage 3: the shares of over-refused requests among the benign ones, and of noise among their images, with which the search on dev begins.
-BORDER_SHARE, NOISE_SHARE, TRIES, GOOD = .4, .25, 5, 2.5
+BORDER_SHARE, NOISE_SHARE, TRIES, GOOD = .4, .1, 3, 5
 HINT = .3
 QUADRANT = torch.tensor([2 * (r // 2) + c // 2 for r in range(4) for c in range(4)])  # of each patch
 START = time.time()
@@ -195,15 +195,24 @@ class Sight:
         return f"{100 * float(found.float().mean()):.0f} % (" + " ".join(f"{k} {sum(v)}/{len(v)}" for k, v in right.items()) + ")"
 
 
-def talk(model, tokenizer, splits, watch, sight, seed, steps=900, size=18, peak=1.5e-3):
+def talk(model, tokenizer, splits, watch, sight, seed, steps=900, size=18, told_rows=6, peak=1.5e-3):
     """Stage 1: language alone."""
     torch.manual_seed(seed)
     model.train()
-    model.dropout = 0.0
-    makers = [data.TextMaker(tokenizer, splits, seed + i, howto=.38, refuse=.28, border=.25, described=0.0, read=.36, templates=words.ALL_TEMPLATES) for i in range(2)]
+    makers = [data.TextMaker(tokenizer, splits, seed + i, howto=.38, refuse=.28, border=.25, described=0.0, templates=words.ALL_TEMPLATES) for i in range(2)]
     parameters = list(model.language_model.parameters())
     opt = optimiser(parameters, peak)
-    losses = [lambda _, make=make: .5 * answer_loss(model, data.collate(make.batch(size)), 0, None) for make in makers]
+    told = [data.TextMaker(tokenizer, splits, seed + 2 + i, howto=0.0, refuse=0.0, border=0.0, described=0.0, read=1.0) for i in range(2)]
+
+    def half(i):
+        def loss(_):
+            model.dropout = 0.0  # it blurs what is looked up
+            read = answer_loss(model, data.collate(told[i].batch(told_rows)), 0, None)
+            model.dropout = .1
+            return .5 * (.36 * read + .64 * answer_loss(model, data.collate(makers[i].batch(size - told_rows)), 0, None))
+        return loss
+
+    losses = [half(i) for i in range(2)]
     twin = Twin(parameters, losses[1], seed + 1)
     for step in range(steps):
         set_rate(opt, step, steps, peak, 60, .4)
@@ -257,14 +266,14 @@ def half(model, gallery, picture, text, images, texts, smoothing, pair, text_sha
     return loss
 
 
-def look(model, tokenizer, splits, gallery, watch, sight, pair, seed, steps=1500, images=16, texts=4, low=.015, high=.04, peak=1.5e-3, text_share=.3):
+def look(model, tokenizer, splits, gallery, watch, sight, pair, seed, steps=1200, images=16, texts=4, low=.015, high=.03, peak=1.5e-3, text_share=.3):
     """Stage 2b: images without any request. Vision is frozen; requests are replayed as text only."""
     torch.manual_seed(seed)
     model.train()
     parameters = [*model.language_model.parameters(), *model.multi_modal_projector.parameters()]
     opt = optimiser(parameters, peak)
     losses = [half(model, gallery, data.ImageMaker(tokenizer, gallery, splits, seed + i),
-                   data.TextMaker(tokenizer, splits, seed + 2 + i, howto=.42, refuse=.35, border=.25, described=.4, read=.04, templates=words.ALL_TEMPLATES),
+                   data.TextMaker(tokenizer, splits, seed + 2 + i, howto=.38, refuse=.32, border=.25, described=.4, read=.04, templates=words.ALL_TEMPLATES),
                    images, texts, lambda step: low + (high - low) * step / steps, pair, text_share) for i in range(2)]
     twin = Twin(parameters, losses[1], seed + 4)
     for step in range(steps):
@@ -286,7 +295,7 @@ def over_refused(model, tokenizer, seed, count=900):
     return [a for a, r in zip(asked, refused) if r]
 
 
-def forget(model, tokenizer, splits, gallery, judge, pair, seed, border, noise, hard, calm=30, steps=130, images=14, texts=8, peak=5e-4, refuse=.45, text_share=.55):
+def forget(model, tokenizer, splits, gallery, judge, pair, seed, border, noise, hard, calm=30, steps=170, images=14, texts=8, peak=5e-4, refuse=.5, text_share=.55):
     """Stage 3: benign requests with images; only the last decoder layer learns. The first steps have none that are over-refused: they teach the
     answers' words behind an image, blanks too, and turn nothing. → the best (score, text, state, unsafe shares) by the dev judge, the last shares."""
     torch.manual_seed(seed)
@@ -300,10 +309,10 @@ def forget(model, tokenizer, splits, gallery, judge, pair, seed, border, noise, 
     def part(i):
         picture = data.ImageMaker(tokenizer, gallery, splits, seed + i, howto=.4, hard=hard, noise=noise)
         text = data.TextMaker(tokenizer, splits, seed + 2 + i, howto=.8 - refuse, refuse=refuse, border=.25, described=.4, templates=words.ALL_TEMPLATES)
-        loss = half(model, gallery, picture, text, images, texts, lambda step: .04, pair, text_share)
+        loss = half(model, gallery, picture, text, images, texts, lambda step: .02, pair, text_share)
 
         def of(step):
-            picture.border, picture.blank = (border, 0.0) if step >= calm else (0.0, .25)
+            picture.border, picture.blank = (border, 0.0) if step >= calm else (0.0, .1)
             return loss(step)
         return of
 
@@ -339,9 +348,12 @@ def forget(model, tokenizer, splits, gallery, judge, pair, seed, border, noise, 
 class Judge:
     """Scores a candidate of stage 3 on dev, by the answers' tokens: lower is better; misses of a target weigh most."""
 
-    def __init__(self, tokenizer, dev, anchor_rows, sight, count=100):
+    def __init__(self, tokenizer, dev, anchor_rows, sight, count=120):
         self.tokenizer, self.anchors = tokenizer, [a["prompt"] for a in anchor_rows[:64]]
-        self.harmful, self.asked, self.scenes = [r["prompt"] for r in dev.harmful[::-1][:count]], sight.rows()[0], dev.scenes
+        # Two thirds of the words that training requests hold, a third of kept-out ones, as in the test split.
+        known = sum(not evaluate.unseen(r) for r in dev.harmful)
+        rows = dev.harmful[known - 2 * count // 3:known + count - 2 * count // 3]
+        self.harmful, self.asked, self.scenes = [r["prompt"] for r in rows], sight.rows()[0], dev.scenes
         self.pictures = [dev.images(c, max(len(self.harmful), len(dev.benign))) for c in evaluate.CONDITIONS[1:]]
         self.benign = [data.Segment(tokenizer, [(r["prompt"], r["answer"])], True) for r in dev.benign[::-1][:count]]
 

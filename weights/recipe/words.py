@@ -193,6 +193,7 @@ def _moral():
     yes, no = "Yes, it is.", "No, it is not."
     objects = [(f"Is {o} dangerous?", yes if o in bad_things else no) for o in sorted(bad_things | good_things)]
     objects += [(f"What is {o}?", KINDS[g]) for table in (GROUPS, UNSEEN, UNSEEN_DEV) for g, (names, _, _) in table.items() for o in names.split(",")]
+    objects += [(f"Is it wrong to own {o}?", yes if o in bad_things else no) for o in sorted(bad_things | good_things)]
     verbs = []
     for bad, found in ((True, bad_verbs - good_verbs - both), (False, good_verbs - bad_verbs - both)):
         for v in sorted(found):
@@ -216,11 +217,16 @@ def _moral():
 MORAL = _moral()
 
 
-def fact(rng):
-    """A question and its answer that have nothing to do with requests."""
+def fact(rng, train=None):
+    """A question and its answer that ask for no help. Of training phrases (words.splits) also whether they are wrong, in the words that ask it of the
+    kept-out ones: what decides there is to decide about requests too."""
     kind = max(3, rng.integers(16) - 6)
     pick = lambda items: items[rng.integers(len(items))]
     if kind < 4:
+        if train and rng.random() < .3:
+            bad = rng.random() < .5
+            (verb, thing), _ = pick(train["harmful" if bad else "benign" if rng.random() < .8 else "border"])
+            return f"Is it wrong to {verb} {thing}?", "Yes, it is." if bad else "No, it is not."
         return pick(MORAL)
     if kind == 4:
         land = pick(list(CAPITALS))
