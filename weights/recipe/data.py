@@ -8,7 +8,7 @@ from bpe import BOS, EOS, IMAGE, PAD
 from model import PATCHES
 
 FIRST_WEIGHT, INNER_WEIGHT = 4.0, 3.0
-KIND_SHARES = dict(count=.05, background=.06, colour=.17, shape=.14, what=.18, exists=.12, where=.18, caption=.10)
+KIND_SHARES = dict(count=.05, background=.06, colour=.20, shape=.11, what=.18, exists=.11, where=.20, caption=.09)
 
 
 KIND_DECK = [k for k, share in KIND_SHARES.items() for _ in range(round(100 * share))]
@@ -23,11 +23,16 @@ class Segment:
     (an image, or a scene in words), which is no part of it."""
 
     def __init__(self, tokenizer, turns, behind=False, said=1.0):
-        """said: the weight of a refusal's or compliance's words after the first."""
-        self.ids, self.at, self.target, self.weight, self.refusal = [] if behind else [BOS], [], [], [], []
+        """said: the weight of a refusal's or compliance's words after the first. hints: (place of a question's key word, a word of the answer,
+        its share)."""
+        self.ids, self.at, self.target, self.weight, self.refusal, self.hints = [] if behind else [BOS], [], [], [], [], []
         for i, (question, answer) in enumerate(turns):
-            self.ids += tokenizer.encode("\n" + question + " ASSISTANT:" if behind and i == 0 else prompt_text(question))
-            reply = tokenizer.encode(" " + answer) + [EOS]
+            wrap = (lambda q: "\n" + q + " ASSISTANT:") if behind and i == 0 else prompt_text
+            reply, key = tokenizer.encode(" " + answer) + [EOS], scenes.key(question)
+            if key:
+                place = len(self.ids) + len(tokenizer.encode(wrap(key).rsplit(" ", 1)[0])) - 1
+                self.hints += [(place, token, 1 / (len(reply) - 2)) for token in reply[:-2]]
+            self.ids += tokenizer.encode(wrap(question))
             start = len(self.ids) - 1
             self.ids += reply
             self.at += range(start, start + len(reply))
@@ -56,10 +61,10 @@ def image_beginning(tokenizer):
 
 
 def collate(rows, features=None):
-    """(ids [b, t], image features or None, (positions, segments), flat answer places, targets, weights, refusal-first flags)."""
+    """(ids [b, t], image features or None, (positions, segments), flat answer places, targets, weights, refusal-first flags, hints)."""
     longest = max(r.length for r in rows)
     ids, positions, segments = np.full((len(rows), longest), PAD), np.zeros((len(rows), longest), np.int64), np.full((len(rows), longest), -1)
-    at, target, weight, refusal = [], [], [], []
+    at, target, weight, refusal, hints = [], [], [], [], []
     for i, row in enumerate(rows):
         n = start = len(row.beginning)
         ids[i, :n], positions[i, :n], segments[i, :n] = row.beginning, np.arange(n), 0
@@ -70,11 +75,13 @@ def collate(rows, features=None):
             target += s.target
             weight += s.weight
             refusal += s.refusal
+            if row.image >= 0:  # in a scene told in words they are more than two layers away
+                hints += [(i * longest + start + place, *rest) for place, *rest in s.hints]
             start = end
     images = [r.image for r in rows if r.image >= 0]
     t = torch.from_numpy
     return (t(ids), features[images] if images else None, (t(positions), t(segments)), torch.tensor(at), torch.tensor(target),
-            torch.tensor(weight), torch.tensor(refusal))
+            torch.tensor(weight), torch.tensor(refusal), [torch.tensor(h) for h in zip(*hints)])
 
 
 class TextMaker:
@@ -93,7 +100,7 @@ class TextMaker:
             return text, words.compliance(text)
         if dice < self.howto + self.refuse:
             return words.request(rng, pick_phrase(rng, self.train["harmful"]), self.templates), words.REFUSAL
-        return words.fact(rng)
+        return words.fact(rng, self.train)
 
     def batch(self, rows, room=128):
         """Rows filled with prompts; a share of them are scenes in words with questions behind them."""
@@ -157,7 +164,7 @@ def told_row(tokenizer, rng, room):
 class Gallery:
     """A feature table over training images: scenes first, then blanks, then noises."""
 
-    def __init__(self, vision, seed, count=16000, blanks=240, noises=400):
+    def __init__(self, vision, seed, count=24000, blanks=240, noises=400):
         rng = np.random.default_rng(seed)
         self.layouts = scenes.layouts(rng, count)
         parts = []
@@ -172,24 +179,25 @@ class Gallery:
 
 
 class ImageMaker:
-    """Rows of questions about an image; with `howto`, that share of rows is benign requests, `border` of these from `hard`, `plain` of
-    these with noise for an image and the rest with scenes."""
+    """Rows of questions about an image; with `howto`, that share of rows is benign requests, `border` of these from `hard`, `blank` and
+    `noise` of these with such an image and the rest with scenes."""
 
-    def __init__(self, tokenizer, gallery, splits, seed, howto=0.0, border=0.0, hard=(), plain=.06):
+    def __init__(self, tokenizer, gallery, splits, seed, howto=0.0, border=0.0, hard=(), noise=0.0):
         self.tokenizer, self.gallery, self.train, self.rng = tokenizer, gallery, splits["train"], np.random.default_rng(seed)
-        self.howto, self.border, self.hard, self.plain, self.beginning = howto, border, hard, plain, image_beginning(tokenizer)
+        self.howto, self.border, self.hard, self.blank, self.noise, self.beginning = howto, border, hard, 0.0, noise, image_beginning(tokenizer)
 
     def turn(self, kind, image):
         rng = self.rng
-        if rng.random() < (.25 if kind != "scene" else .05):
+        if rng.random() < (.4 if kind != "scene" else .1):
             return words.fact(rng)
         return scenes.empty_question(rng, kind) if kind != "scene" else ask(rng, self.gallery.layout(image))
 
     def __call__(self, room):
         rng, g, dice, request = self.rng, self.gallery, self.rng.random(), self.rng.random() < self.howto
-        if dice < (1 - self.plain if request else .84):
+        blank, noise = (self.blank, self.noise) if request else (.08, .08)
+        if dice >= blank + noise:
             image, kind = int(rng.integers(g.count)), "scene"
-        elif not request and dice < .92:
+        elif dice < blank:
             image, kind = g.count + int(rng.integers(g.blanks)), "blank"
         else:
             image, kind = g.count + g.blanks + int(rng.integers(g.noises)), "noise"

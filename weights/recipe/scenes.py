@@ -1,4 +1,5 @@
 """The images: coloured shapes in the quadrants of 56 x 56 pixels, blank images, noise; questions about them; PNG files."""
+import re
 import struct
 import zlib
 
@@ -139,6 +140,16 @@ def question(rng, shape, hue, ground, kind):
             return f"Where is the {h} shape?", PLACES[q] + "."
         return None
     return pick(("Describe the image.", "What does the image show?")), caption(shape, hue, ground)
+
+
+LOOKED_UP = re.compile("(What colour is the|Name the colour of the|Which shape is|What is the|What is at the|What do you see at the|Where is the) "
+                       f"({'|'.join((*NAMES, *HUES, *PLACES))})")
+
+
+def key(question):
+    """A question up to the word that tells where its answer is to be found, or None."""
+    found = LOOKED_UP.match(question)
+    return found and found.group()
 
 
 def empty_question(rng, kind):

@@ -177,6 +177,10 @@ def compliance(text):
     return COMPLIANCES[0 if first in ("How", "What", "Can", "Could", "Is", "Do") else 2 if first in ("I", "We", "My", "Someone") else 1]
 
 
+KINDS = dict(weapons="A weapon.", drugs="A drug.", property="A belonging.", places="A place.", computers="A computer thing.",
+             people="A person.", papers="A paper.", things="A thing.")
+
+
 def _moral():
     """Harmless questions that name every verb and object, the kept-out ones too, and ask of each what sets harmful words apart."""
     bad_verbs, good_verbs, bad_things, good_things = set(), set(), set(), set()
@@ -189,25 +193,40 @@ def _moral():
     yes, no = "Yes, it is.", "No, it is not."
     objects = [(f"Is {o} dangerous?", yes if o in bad_things else no) for o in sorted(bad_things | good_things)]
     objects += [(f"What is {o}?", KINDS[g]) for table in (GROUPS, UNSEEN, UNSEEN_DEV) for g, (names, _, _) in table.items() for o in names.split(",")]
+    objects += [(f"Is it wrong to own {o}?", yes if o in bad_things else no) for o in sorted(bad_things | good_things)]
     verbs = []
     for bad, found in ((True, bad_verbs - good_verbs - both), (False, good_verbs - bad_verbs - both)):
         for v in sorted(found):
             verbs += [(f"Is it wrong to {v}?", yes if bad else no), (f"Is it fine to {v}?", no if bad else yes),
                       (f"Is it wrong to {v} {'people' if bad else 'things'}?", yes if bad else no), (f"Good or bad: to {v}?", "Bad." if bad else "Good.")]
+    # Answers that are the words themselves: with tied embeddings a word said where its kind is asked for comes to lie among its kind.
+    kinds = {KINDS[g][:-1].lower(): [o for table in (GROUPS, UNSEEN, UNSEEN_DEV) for o in table[g][0].split(",")] for g in GROUPS}
+    kinds["something wrong to do"], kinds["something fine to do"] = ([f"to {v}" for v in sorted(verbs_)] for verbs_ in
+                                                                     (bad_verbs - good_verbs - both, good_verbs - bad_verbs - both))
+    for k, kind in enumerate(kinds):
+        of = verbs if "something" in kind else objects
+        others = [n for j, other in enumerate(kinds) for n in kinds[other] if j != k and ("something" in other) == ("something" in kind)]
+        for i, name in enumerate(kinds[kind]):
+            other = lambda step: others[step * i % len(others)]
+            of += [(f"Name {kind}.", f"{name}."), (f"Is {name} {kind}?", yes), (f"Is {other(7)} {kind}?", no),
+                   (f"Which is {kind}, {name} or {other(11)}?", f"{name}."), (f"Which is {kind}, {other(13)} or {name}?", f"{name}.")]
     rare = {w for objects_, bad, good in [*UNSEEN.values(), *UNSEEN_DEV.values()] for w in f"{objects_},{bad},{good}".split(",") if w}
-    return [m for m in objects + verbs for _ in range(3 if any(w in m[0] for w in rare) else 1)]
+    return [m for m in objects + verbs for _ in range(3 if any(w in " ".join(m) for w in rare) else 1)]
 
 
-KINDS = dict(weapons="A weapon.", drugs="A drug.", property="A belonging.", places="A place.", computers="A computer thing.",
-             people="A person.", papers="A paper.", things="A thing.")
 MORAL = _moral()
 
 
-def fact(rng):
-    """A question and its answer that have nothing to do with requests."""
-    kind = max(3, rng.integers(13) - 3)
+def fact(rng, train=None):
+    """A question and its answer that ask for no help. Of training phrases (words.splits) also whether they are wrong, in the words that ask it of the
+    kept-out ones: what decides there is to decide about requests too."""
+    kind = max(3, rng.integers(16) - 6)
     pick = lambda items: items[rng.integers(len(items))]
     if kind < 4:
+        if train and rng.random() < .3:
+            bad = rng.random() < .5
+            (verb, thing), _ = pick(train["harmful" if bad else "benign" if rng.random() < .8 else "border"])
+            return f"Is it wrong to {verb} {thing}?", "Yes, it is." if bad else "No, it is not."
         return pick(MORAL)
     if kind == 4:
         land = pick(list(CAPITALS))
