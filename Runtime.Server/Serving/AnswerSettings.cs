@@ -8,6 +8,9 @@ namespace Trimtab.Server.Serving;
 /// <summary>How a request's answers are made, whichever interface it came through.</summary>
 internal sealed record AnswerSettings
 {
+    /// <summary>What OpenTelemetry calls the request: chat or text_completion.</summary>
+    public string Operation { get; init; } = "chat";
+
     /// <summary>Most tokens, or null for the server's limit.</summary>
     public int? MaxTokens { get; init; }
 

@@ -7,6 +7,7 @@ using Microsoft.AspNetCore.Hosting.Server.Features;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Http.Features;
 using Microsoft.AspNetCore.Server.Kestrel.Core;
+using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
@@ -73,7 +74,7 @@ internal sealed class ModelServer : IAsyncDisposable
             else
                 kestrel.Listen(IPAddress.Parse(options.Host), options.Port);
         });
-        AddTelemetry(builder.Services);
+        AddTelemetry(builder);
         var app = builder.Build();
         var server = new ModelServer(app, model, keys, log);
         app.Lifetime.ApplicationStopping.Register(() => server._draining = true);
@@ -254,18 +255,30 @@ internal sealed class ModelServer : IAsyncDisposable
         }
     }
 
-    private static void AddTelemetry(IServiceCollection services)
+    /// <summary>Metrics at /metrics, and metrics and traces by OTLP where OpenTelemetry's environment variables say where to.</summary>
+    private static void AddTelemetry(WebApplicationBuilder builder)
     {
-        var exported = !string.IsNullOrEmpty(Environment.GetEnvironmentVariable("OTEL_EXPORTER_OTLP_ENDPOINT"));
-        var telemetry = services.AddOpenTelemetry().ConfigureResource(resource => resource.AddService("trimtab")).WithMetrics(metrics =>
+        // The builder is empty, so the exporters would not see these.
+        builder.Configuration.AddInMemoryCollection(Environment.GetEnvironmentVariables().Cast<System.Collections.DictionaryEntry>()
+            .Where(entry => ((string)entry.Key).StartsWith("OTEL_", StringComparison.Ordinal))
+            .Select(entry => KeyValuePair.Create((string)entry.Key, (string?)entry.Value)));
+        bool Exported(string signal) => !string.IsNullOrEmpty(builder.Configuration["OTEL_EXPORTER_OTLP_ENDPOINT"])
+            || !string.IsNullOrEmpty(builder.Configuration[$"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"]);
+        var telemetry = builder.Services.AddOpenTelemetry().ConfigureResource(resource => resource.AddService("trimtab").AddEnvironmentVariableDetector()).WithMetrics(metrics =>
         {
             metrics.AddMeter(ServingMetrics.Name).AddPrometheusExporter();
-            if (exported)
+            if (Exported("METRICS"))
                 metrics.AddOtlpExporter();
         });
-        if (exported)
-            telemetry.WithTracing(traces => traces.AddSource(ServingMetrics.Name).AddOtlpExporter());
+        if (Exported("TRACES"))
+        {
+            telemetry.WithTracing(traces => traces.AddSource(ServingMetrics.Name)
+                .AddAspNetCoreInstrumentation(requests => requests.Filter = context => !IsProbe(context.Request.Path)).AddOtlpExporter());
+        }
     }
+
+    /// <summary>Whether a path is asked for every few seconds, and says nothing in a trace.</summary>
+    private static bool IsProbe(PathString path) => path.Value is "/health" or "/ready" or "/metrics";
 
     /// <inheritdoc/>
     public async ValueTask DisposeAsync()

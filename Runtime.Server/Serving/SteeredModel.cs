@@ -111,6 +111,21 @@ internal sealed class SteeredModel : IDisposable
     /// <exception cref="ApiException">The request is not allowed, cannot run, or comes when there is no room.</exception>
     public async Task<Answer> AskAsync(Caller caller, string id, Question question, AnswerSettings settings, CancellationToken cancel)
     {
+        var trace = AnswerTrace.Start(Options.ModelName, caller, id, question, settings);
+        try
+        {
+            return await AskAsync(caller, id, question, settings, trace, cancel).ConfigureAwait(false);
+        }
+        catch (Exception error)
+        {
+            trace?.Fail(error);
+            trace?.Dispose();
+            throw;
+        }
+    }
+
+    private async Task<Answer> AskAsync(Caller caller, string id, Question question, AnswerSettings settings, AnswerTrace? trace, CancellationToken cancel)
+    {
         var (policy, images) = (Policy, question.Prompt.Images.Count > 0);
         SteeringDecision decision;
         try
@@ -144,7 +159,8 @@ internal sealed class SteeredModel : IDisposable
             writer.WriteString("layers", decision.Layers?.ToString() ?? "all");
         });
         Metrics.Asked(images, decision, settings.Count);
-        var answer = new Answer(this, caller, id, question, settings, cancel) { Decision = decision, Steering = steering, Policy = policy, TextAloneIds = alone };
+        trace?.Decided(policy, decision);
+        var answer = new Answer(this, caller, id, question, settings, cancel) { Decision = decision, Steering = steering, Policy = policy, TextAloneIds = alone, Trace = trace };
         try
         {
             await answer.StartAsync(Model, options).ConfigureAwait(false);
@@ -152,6 +168,7 @@ internal sealed class SteeredModel : IDisposable
         }
         catch (Exception error)
         {
+            trace?.Fail(error);
             answer.Dispose();
             throw error switch
             {
