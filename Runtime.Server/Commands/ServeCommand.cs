@@ -168,7 +168,7 @@ internal static class ServeCommand
         return files;
     }
 
-    private static int AtLeastOne(ParseResult parse, Option<int> option, int most)
+    internal static int AtLeastOne(ParseResult parse, Option<int> option, int most)
         => ModelArguments.Range(parse, option, most) is > 0 and var value ? value : throw new UsageException($"{option.Name} is 0; expected 1 to {most}");
 
     /// <summary>How many positions' keys and values a size holds.</summary>

@@ -1,5 +1,4 @@
 using System.Collections.Concurrent;
-using System.Net;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Hosting.Server;
@@ -7,13 +6,9 @@ using Microsoft.AspNetCore.Hosting.Server.Features;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Http.Features;
 using Microsoft.AspNetCore.Server.Kestrel.Core;
-using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
-using OpenTelemetry.Metrics;
-using OpenTelemetry.Resources;
-using OpenTelemetry.Trace;
 
 namespace Trimtab.Server.Serving;
 
@@ -69,12 +64,9 @@ internal sealed class ModelServer : IAsyncDisposable
             kestrel.Limits.RequestHeadersTimeout = TimeSpan.FromSeconds(15);
             kestrel.Limits.KeepAliveTimeout = TimeSpan.FromSeconds(120);
             kestrel.Limits.MaxConcurrentConnections = 4L * options.MaxRequests + 64;
-            if (options.Host == "localhost")
-                kestrel.ListenLocalhost(options.Port);
-            else
-                kestrel.Listen(IPAddress.Parse(options.Host), options.Port);
+            kestrel.Listen(options.Host, options.Port);
         });
-        AddTelemetry(builder);
+        Telemetry.Add(builder, "trimtab", ServingMetrics.Name, ServingMetrics.Name);
         var app = builder.Build();
         var server = new ModelServer(app, model, keys, log);
         app.Lifetime.ApplicationStopping.Register(() => server._draining = true);
@@ -141,7 +133,8 @@ internal sealed class ModelServer : IAsyncDisposable
         Caller? counted = null;
         try
         {
-            CheckHost(context);
+            if (_keys is null && _model.Options.Loopback)
+                Loopback.CheckHost(context, "start it with --api-keys for other names");
             var caller = access == Access.Open ? Caller.Anonymous : Authenticate(context, access);
             if (access != Access.Open)
             {
@@ -164,16 +157,6 @@ internal sealed class ModelServer : IAsyncDisposable
                 Leave(counted);
         }
     };
-
-    /// <summary>Against foreign pages whose name was made to lead to this machine, where no key keeps them out.</summary>
-    private void CheckHost(HttpContext context)
-    {
-        if (_keys is not null || !_model.Options.Loopback)
-            return;
-        var host = context.Request.Host.Host;
-        if (!(host.Equals("localhost", StringComparison.OrdinalIgnoreCase) || IPAddress.TryParse(host.Trim('[', ']'), out var address) && IPAddress.IsLoopback(address)))
-            throw new ApiException(421, "Host: this server has no keys and answers only under localhost or a loopback address; start it with --api-keys for other names", null, "host_not_allowed");
-    }
 
     private Caller Authenticate(HttpContext context, Access access)
     {
@@ -228,57 +211,18 @@ internal sealed class ModelServer : IAsyncDisposable
         };
         if (refusal.Code == "internal")
             await _log.WriteLineAsync($"trimtab: {context.Request.Method} {context.Request.Path} failed: {error}").ConfigureAwait(false);
-        var body = new ErrorBody(new(refusal.Message, refusal.Type, refusal.Param, refusal.Code));
         try
         {
-            if (context.Response.HasStarted)
-            {
-                if (context.Response.ContentType?.StartsWith("text/event-stream", StringComparison.Ordinal) == true)
-                    await new EventStream(context, _model.Options.WriteTime).SendAsync(null, body, Wire.Readable.ErrorBody).ConfigureAwait(false);
-                else
-                    context.Abort();
-                return;
-            }
-            context.Response.Clear();
-            context.Response.Headers.XContentTypeOptions = "nosniff";
-            if (refusal.Status is 429 or 503)
-                context.Response.Headers.RetryAfter = refusal.RetryAfterSeconds;
-            if (refusal.Status == 401)
-                context.Response.Headers.WWWAuthenticate = "Bearer";
-            if (refusal.Status is 408 or 413)
-                context.Response.Headers.Connection = "close";
-            await Exchange.SendAsync(context, body, Wire.Readable.ErrorBody, refusal.Status).ConfigureAwait(false);
+            if (context.Response.HasStarted && context.Response.ContentType?.StartsWith("text/event-stream", StringComparison.Ordinal) == true)
+                await new EventStream(context, _model.Options.WriteTime).SendAsync(null, refusal.Body, Wire.Readable.ErrorBody).ConfigureAwait(false);
+            else
+                await Exchange.RefuseAsync(context, refusal).ConfigureAwait(false);
         }
         catch (Exception lost) when (lost is OperationCanceledException or IOException or InvalidOperationException)
         {
             context.Abort();
         }
     }
-
-    /// <summary>Metrics at /metrics, and metrics and traces by OTLP where OpenTelemetry's environment variables say where to.</summary>
-    private static void AddTelemetry(WebApplicationBuilder builder)
-    {
-        // The builder is empty, so the exporters would not see these.
-        builder.Configuration.AddInMemoryCollection(Environment.GetEnvironmentVariables().Cast<System.Collections.DictionaryEntry>()
-            .Where(entry => ((string)entry.Key).StartsWith("OTEL_", StringComparison.Ordinal))
-            .Select(entry => KeyValuePair.Create((string)entry.Key, (string?)entry.Value)));
-        bool Exported(string signal) => !string.IsNullOrEmpty(builder.Configuration["OTEL_EXPORTER_OTLP_ENDPOINT"])
-            || !string.IsNullOrEmpty(builder.Configuration[$"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"]);
-        var telemetry = builder.Services.AddOpenTelemetry().ConfigureResource(resource => resource.AddService("trimtab").AddEnvironmentVariableDetector()).WithMetrics(metrics =>
-        {
-            metrics.AddMeter(ServingMetrics.Name).AddPrometheusExporter();
-            if (Exported("METRICS"))
-                metrics.AddOtlpExporter();
-        });
-        if (Exported("TRACES"))
-        {
-            telemetry.WithTracing(traces => traces.AddSource(ServingMetrics.Name)
-                .AddAspNetCoreInstrumentation(requests => requests.Filter = context => !IsProbe(context.Request.Path)).AddOtlpExporter());
-        }
-    }
-
-    /// <summary>Whether a path is asked for every few seconds, and says nothing in a trace.</summary>
-    private static bool IsProbe(PathString path) => path.Value is "/health" or "/ready" or "/metrics";
 
     /// <inheritdoc/>
     public async ValueTask DisposeAsync()

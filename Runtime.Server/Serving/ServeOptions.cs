@@ -49,5 +49,5 @@ internal sealed record ServeOptions
     public long MaxImageBytes { get; init; } = 16 << 20;
 
     /// <summary>Whether it listens to this machine alone.</summary>
-    public bool Loopback => Host is "localhost" || System.Net.IPAddress.TryParse(Host, out var address) && System.Net.IPAddress.IsLoopback(address);
+    public bool Loopback => Serving.Loopback.Is(Host);
 }

@@ -9,6 +9,23 @@ namespace Trimtab.Tests.Serving;
 public class ServeProcessTests
 {
     [Test]
+    public async Task A_router_lets_answers_end_too()
+    {
+        using var serve = await ServedProcess.ServeAsync();
+        using var route = await ServedProcess.RouteAsync("--replica", serve.Url);
+        using var http = new HttpClient { BaseAddress = new(route.Url) };
+        var request = Served.Ask(tokens: 150);
+        request["stream"] = true;
+        request["ignore_eos"] = true;
+        using var message = new HttpRequestMessage(HttpMethod.Post, "/v1/chat/completions") { Content = new StringContent(request.ToJsonString(), Encoding.UTF8, "application/json") };
+        using var response = await http.SendAsync(message, HttpCompletionOption.ResponseHeadersRead);
+        route.Terminate();
+        Assert.That(await response.Content.ReadAsStringAsync(), Does.EndWith("data: [DONE]\n\n"));
+        var (code, errors) = await route.EndAsync();
+        Assert.That(code, Is.Zero, errors);
+    }
+
+    [Test]
     public async Task A_termination_signal_lets_answers_end()
     {
         var audit = Path.Combine(Directory.CreateTempSubdirectory("trimtab-serve-").FullName, "audit.jsonl");

@@ -18,6 +18,9 @@ internal sealed class ServedProcess : IDisposable
     public static Task<ServedProcess> ServeAsync(IReadOnlyDictionary<string, string>? environment = null, params string[] arguments)
         => StartAsync(environment, ["serve", "--port", "0", "--name", "demo", "-t", "1", .. arguments]);
 
+    /// <summary>Starts a router on a free port.</summary>
+    public static Task<ServedProcess> RouteAsync(params string[] arguments) => StartAsync(null, ["route", "--port", "0", .. arguments]);
+
     private static async Task<ServedProcess> StartAsync(IReadOnlyDictionary<string, string>? environment, string[] arguments)
     {
         var start = new ProcessStartInfo("dotnet", [Path.Combine(AppContext.BaseDirectory, "trimtab.dll"), .. arguments]) { RedirectStandardOutput = true, RedirectStandardError = true };
