@@ -95,7 +95,7 @@ public sealed class Sequence
     /// <summary>Is told, on the engine's thread, of each token and of the text that it completes.</summary>
     public Action<Sampled, string>? OnToken { get; init; }
 
-    /// <summary>Is told, on the engine's thread, of the end, with the last text that was held back.</summary>
+    /// <summary>Is told, on the engine's thread, of the end, with the last text that was held back. If it throws, the sequence has ended with that error.</summary>
     public Action<Sequence, string>? OnFinish { get; init; }
 
     /// <summary>Is shown, on the engine's thread, the logits that each token is drawn from.</summary>
@@ -199,6 +199,11 @@ public sealed class Sequence
         try
         {
             OnFinish?.Invoke(this, rest);
+        }
+        catch (Exception failure) when (failure is not OutOfMemoryException)
+        {
+            // Its listener's failure is its own: the engine is about to end the others, or goes on with them.
+            (Finish, Error) = (FinishReason.Error, error ?? failure);
         }
         finally
         {
