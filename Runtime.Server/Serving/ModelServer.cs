@@ -17,6 +17,8 @@ internal enum Access
 {
     /// <summary>Everybody, key or not.</summary>
     Open,
+    /// <summary>Everybody with a key, without counting as a request.</summary>
+    Key,
     /// <summary>Everybody with a key, or everybody where the server has none.</summary>
     Caller,
     /// <summary>Admin keys alone.</summary>
@@ -72,7 +74,11 @@ internal sealed class ModelServer : IAsyncDisposable
         app.Lifetime.ApplicationStopping.Register(() => server._draining = true);
         app.UseRouting();
         server.Map();
-        app.MapPrometheusScrapingEndpoint("/metrics");
+        app.MapPrometheusScrapingEndpoint("/metrics").Add(endpoint =>
+        {
+            var scrape = endpoint.RequestDelegate!;
+            endpoint.RequestDelegate = server.Guard(options.ProtectMetrics ? Access.Key : Access.Open, exchange => scrape(exchange.Context));
+        });
         app.MapFallback(server.Guard(Access.Open, exchange => throw new ApiException(404, $"there is no {exchange.Context.Request.Method} {exchange.Context.Request.Path}", null, "not_found")));
         await app.StartAsync(cancel).ConfigureAwait(false);
         server.Url = app.Services.GetRequiredService<IServer>().Features.Get<IServerAddressesFeature>()!.Addresses.First();
@@ -136,7 +142,7 @@ internal sealed class ModelServer : IAsyncDisposable
             if (_keys is null && _model.Options.Loopback)
                 Loopback.CheckHost(context, "start it with --api-keys for other names");
             var caller = access == Access.Open ? Caller.Anonymous : Authenticate(context, access);
-            if (access != Access.Open)
+            if (access is Access.Caller or Access.Admin)
             {
                 Enter(caller);
                 counted = caller;

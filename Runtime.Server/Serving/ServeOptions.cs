@@ -42,7 +42,13 @@ internal sealed record ServeOptions
     /// <summary>Longest wait for a client to take what is written to it.</summary>
     public TimeSpan WriteTime { get; init; } = TimeSpan.FromSeconds(30);
 
-    /// <summary>Hosts that images are fetched from; none by default.</summary>
+    /// <summary>Whether /metrics needs a key.</summary>
+    public bool ProtectMetrics { get; init; }
+
+    /// <summary>Longest time for fetching an image.</summary>
+    public TimeSpan ImageTime { get; init; } = TimeSpan.FromSeconds(15);
+
+    /// <summary>Hosts that images are fetched from, each with its default ports or as HOST:PORT; none by default.</summary>
     public IReadOnlyList<string> ImageHosts { get; init; } = [];
 
     /// <summary>Largest image file that is fetched.</summary>
