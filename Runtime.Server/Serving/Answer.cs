@@ -8,7 +8,8 @@ namespace Trimtab.Server.Serving;
 /// <param name="Prompt">Token ids with image rows, and pixels.</param>
 /// <param name="TokenIds">Token ids with one image token for each image.</param>
 /// <param name="Pair">Makes the prompts with blank images and without any, for sample-level steering; null where there are no images.</param>
-internal sealed record Question(Prompt Prompt, int[] TokenIds, Func<PromptPair>? Pair);
+/// <param name="Raw">Whether the caller wrote the prompt as the model reads it, and so perhaps the beginning of the answer.</param>
+internal sealed record Question(Prompt Prompt, int[] TokenIds, Func<PromptPair>? Pair, bool Raw = false);
 
 /// <summary>A piece of one choice.</summary>
 /// <param name="Choice">Its index.</param>

@@ -14,7 +14,7 @@ public class TelemetryTests
     {
         await using var collector = await Collector.StartAsync();
         var policy = Path.Combine(Directory.CreateTempSubdirectory("trimtab-telemetry-").FullName, "policy.json");
-        await File.WriteAllTextAsync(policy, Served.Strict);
+        await File.WriteAllTextAsync(policy, Served.Strict.Replace("\"alpha\",", "\"alpha\",\"force\",", StringComparison.Ordinal));
         using var serve = await ServedProcess.ServeAsync(
             new Dictionary<string, string> { ["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.Url, ["OTEL_EXPORTER_OTLP_PROTOCOL"] = "http/protobuf", ["OTEL_SERVICE_NAME"] = "steered" },
             "--policy", policy);
