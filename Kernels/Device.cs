@@ -124,6 +124,16 @@ public abstract class Device : IDisposable
     /// <summary>target = source: equal types and shapes, no element in both.</summary>
     public abstract void Copy(Tensor target, Tensor source);
 
+    /// <summary>Does the host's own work, items that know nothing of each other, on the threads that the device has: one after the other where it has none.</summary>
+    /// <param name="items">How many.</param>
+    /// <param name="work">Does one; may run on any thread, and throws nothing.</param>
+    public virtual void Spread(int items, Action<int> work)
+    {
+        ArgumentNullException.ThrowIfNull(work);
+        for (var i = 0; i < items; i++)
+            work(i);
+    }
+
     /// <summary>Runs a recorded step: the action itself on a CPU, a captured graph under the same key on a GPU.</summary>
     public virtual void Replay(long key, Action record) => record();
 

@@ -58,6 +58,14 @@ public sealed class ProfilingDevice(Device device) : Device
     public override bool Caches(DType type) => device.Caches(type);
 
     /// <inheritdoc/>
+    public override void Spread(int items, Action<int> work)
+    {
+        var start = Stopwatch.GetTimestamp();
+        device.Spread(items, work);
+        Add(nameof(Spread), start);
+    }
+
+    /// <inheritdoc/>
     public override void Upload(ReadOnlySpan<float> source, Tensor target)
     {
         var start = Stopwatch.GetTimestamp();

@@ -39,6 +39,22 @@ public sealed unsafe partial class CpuDevice : Device
     /// <summary>The threads.</summary>
     internal WorkerPool Pool { get; }
 
+    private readonly struct SpreadWork(Action<int> work) : IWork
+    {
+        public void Run(int first, int end, int worker)
+        {
+            for (var i = first; i < end; i++)
+                work(i);
+        }
+    }
+
+    /// <inheritdoc/>
+    public override void Spread(int items, Action<int> work)
+    {
+        ArgumentNullException.ThrowIfNull(work);
+        Pool.Share(items, new SpreadWork(work));
+    }
+
     /// <inheritdoc/>
     public override Tensor Allocate(DType type, int rows, int columns)
     {

@@ -175,7 +175,8 @@ internal sealed class BenchSession : IDisposable
             {
                 MaxTokens = tokens,
                 IgnoreEos = true,
-                HashLogits = hash,
+                HashLogits = hash || _plan.HashLogits,
+                Sampling = (_plan.Sampling ?? new()) with { Seed = (ulong)i },
                 Steering = measurement.Steered == 0 ? null : new(_vectors[i % measurement.Steered], _plan.Alpha),
             },
             _tokenizer, _network.Spec.Text.VocabularySize)),

@@ -13,8 +13,11 @@ namespace Trimtab.Server.Benchmarks;
 /// <param name="Alpha">Their strength.</param>
 /// <param name="Repetitions">How often each is measured, in turn.</param>
 /// <param name="Kv">Form of keys and values.</param>
+/// <param name="Sampling">How tokens are drawn; null for the most likely.</param>
+/// <param name="HashLogits">Whether their logits are hashed in timed runs too.</param>
 internal sealed record BenchPlan(
-    int Prompt, int Generate, IReadOnlyList<int> Batches, int Depth, bool Image, int Steered, float Alpha, int Repetitions, KvType Kv = KvType.F32);
+    int Prompt, int Generate, IReadOnlyList<int> Batches, int Depth, bool Image, int Steered, float Alpha, int Repetitions, KvType Kv = KvType.F32,
+    SamplingOptions? Sampling = null, bool HashLogits = false);
 
 /// <summary>One thing that is measured, and how long it took each time.</summary>
 /// <param name="Test">prefill, decode or image.</param>

@@ -128,15 +128,32 @@ public sealed partial class Engine
         if (_batch.Samples > 0)
             _network.Device.Download(_step.Logits, _logits.AsSpan(0, _batch.Samples * vocabulary));
         var start = Stopwatch.GetTimestamp();
+        _drawing.Clear();
         foreach (var (sequence, row, position) in _sampled)
         {
             try
             {
-                Take(sequence, _logits.AsSpan(row * vocabulary, vocabulary), position);
+                if (Take(sequence, _logits.AsSpan(row * vocabulary, vocabulary), position))
+                    _drawing.Add((sequence, row));
             }
             catch (Exception error) when (error is not OutOfMemoryException)
             {
                 // A caller's callback or unusable logits end one answer, not the others in the batch.
+                sequence.End(FinishReason.Error, error);
+            }
+        }
+        _network.Device.Spread(_drawing.Count, _choose);
+        foreach (var (sequence, _) in _drawing)
+        {
+            try
+            {
+                sequence.Draw(_endIds);
+                _counts = _counts with { GeneratedTokens = _counts.GeneratedTokens + 1 };
+                if (sequence.Length >= ContextLength)
+                    sequence.End(FinishReason.Length);
+            }
+            catch (Exception error) when (error is not OutOfMemoryException)
+            {
                 sequence.End(FinishReason.Error, error);
             }
         }
@@ -148,13 +165,15 @@ public sealed partial class Engine
         }
     }
 
-    private void Take(Sequence sequence, ReadOnlySpan<float> logits, int position)
+    /// <summary>Hands logits to their sequence.</summary>
+    /// <returns>Whether its next token is drawn from them.</returns>
+    private bool Take(Sequence sequence, ReadOnlySpan<float> logits, int position)
     {
         var prompt = sequence.Prompt.Tokens.Length;
         if (position < prompt - 1)
         {
             sequence.Nll![position] = NegativeLogLikelihood(logits, sequence.Prompt.Tokens[position + 1]);
-            return;
+            return false;
         }
         if (position == prompt - 1 && sequence.Options.Capture)
             sequence.Logits = logits.ToArray();
@@ -163,12 +182,10 @@ public sealed partial class Engine
             if (sequence.FirstToken == 0)
                 sequence.FirstToken = sequence.LastToken = Stopwatch.GetTimestamp();
             sequence.End(FinishReason.Length);
-            return;
+            return false;
         }
-        sequence.Draw(logits, _endIds);
-        _counts = _counts with { GeneratedTokens = _counts.GeneratedTokens + 1 };
-        if (sequence.Length >= ContextLength)
-            sequence.End(FinishReason.Length);
+        sequence.OnLogits?.Invoke(logits);
+        return true;
     }
 
     private static float NegativeLogLikelihood(ReadOnlySpan<float> logits, int token)

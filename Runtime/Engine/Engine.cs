@@ -24,6 +24,8 @@ public sealed partial class Engine : IDisposable
     private readonly LinkedList<Sequence> _waiting = new();
     private readonly List<Sequence> _running = []; // the oldest first
     private readonly List<(Sequence Sequence, int LogitsRow, int Position)> _sampled = [];
+    private readonly List<(Sequence Sequence, int LogitsRow)> _drawing = [];
+    private readonly Action<int> _choose;
     private readonly List<(Sequence Sequence, int Slot)> _captured = [];
     private readonly List<(Sequence Sequence, bool IsPrompt, bool IsSteered)> _observed = [];
     private readonly HashSet<int> _endIds;
@@ -59,6 +61,7 @@ public sealed partial class Engine : IDisposable
         _logits = new float[samples * text.VocabularySize];
         _products = new float[options.MaxSequences * 2 * text.Layers];
         _endIds = [.. text.EosIds, .. endIds ?? []];
+        _choose = i => _drawing[i].Sequence.Choose(_logits.AsSpan(_drawing[i].LogitsRow * text.VocabularySize, text.VocabularySize), _endIds);
     }
 
     /// <summary>Positions a sequence may reach.</summary>
