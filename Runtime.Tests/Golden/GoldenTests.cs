@@ -15,6 +15,12 @@ namespace Trimtab.Tests.Golden;
 [TestFixture("text-llama", null)]
 [TestFixture("text-mistral-window", null)]
 [TestFixture("text-qwen2", null)]
+[TestFixture("text-qwen3", null)]
+[TestFixture("text-qwen3-moe", null)]
+[TestFixture("text-mixtral", null)]
+[TestFixture("text-phi3", null)]
+[TestFixture("text-gemma2", null)]
+[TestFixture("text-gemma3", null)]
 public class GoldenTests(string name, string? form)
 {
     // The fixtures promise 1e-5 between implementations; float32 sums of other orders stay within ten times that.

@@ -75,6 +75,7 @@ public sealed partial class Engine
         sequence.PageNumbers.EnsureCapacity(KvCache.PagesFor(most));
         sequence.PositionKeys.EnsureCapacity(most);
         _network.Decoder.Rope.Reserve(most);
+        _network.Decoder.LocalRope?.Reserve(most);
         var at = _running.Count;
         while (at > 0 && _running[at - 1].Arrival > sequence.Arrival)
             at--;

@@ -53,7 +53,7 @@ public sealed partial class Engine : IDisposable
         _batch = new(Math.Max(options.MaxBatchTokens, options.MaxSequences), options.MaxSequences, KvCache.PagesFor(ContextLength), samples);
         _cache = new(network.Device, text, options.CachePositions > 0 ? options.CachePositions : 4 * ContextLength, options.KvType);
         _pool = new(_cache.Pages);
-        _step = new(network.Device, text, network.Decoder.Rope, _batch, maxCaptures: options.MaxSequences); // a prompt has one last token
+        _step = new(network.Device, network.Decoder, _batch, maxCaptures: options.MaxSequences); // a prompt has one last token
         _bank = new(network.Device, text.Layers, text.HiddenSize);
         _features = new(network.Device, ContextLength + options.CachedImages * (network.Vision?.Spec.Features ?? 0), text.HiddenSize);
         _logits = new float[samples * text.VocabularySize];

@@ -8,20 +8,12 @@ namespace Trimtab.Model;
 /// </summary>
 public static partial class HuggingFaceConfig
 {
-    private static readonly Dictionary<string, string> Architectures = new()
-    {
-        ["llama"] = "LlamaForCausalLM",
-        ["mistral"] = "MistralForCausalLM",
-        ["qwen2"] = "Qwen2ForCausalLM",
-        ["llava"] = "LlavaForConditionalGeneration",
-    };
-
     /// <summary>Options of any part that change what is computed, and the number at which they do not.</summary>
     private static readonly (string, double)[] CommonOptions =
         [("quantization_config", double.NaN), ("compression_config", double.NaN), ("pruned_heads", double.NaN)];
 
     /// <summary>The same for the decoder: other families' options, which a converted or edited file may carry.</summary>
-    private static readonly (string, double)[] TextOptions =
+    private static readonly (string Field, double Neutral)[] TextOptions =
     [
         ("partial_rotary_factor", 1), ("rotary_pct", 1), ("num_local_experts", 0), ("num_experts", 0), ("n_routed_experts", 0),
         ("attn_logit_softcapping", double.NaN), ("final_logit_softcapping", double.NaN), ("query_pre_attn_scalar", double.NaN),
@@ -33,9 +25,6 @@ public static partial class HuggingFaceConfig
         ("logit_scale", 1), ("logits_scaling", 1), ("attention_multiplier", double.NaN), ("embedding_multiplier", 1),
             ("residual_multiplier", 1),
     ];
-
-    /// <summary>What LlamaConfig, MistralConfig and Qwen2Config assume. KeyValueHeads null: as many as query heads.</summary>
-    private sealed record TextDefaults(int Vocabulary, int Intermediate, int? KeyValueHeads, int MaxPositions, int? Bos, int[] Eos);
 
     /// <summary>What CLIPVisionConfig assumes, and what LlavaConfig does when there is no vision_config at all.</summary>
     private sealed record VisionDefaults(int Hidden, int Intermediate, int Layers, int Heads, int ImageSize, int PatchSize);
@@ -61,18 +50,15 @@ public static partial class HuggingFaceConfig
 
         var (architecture, family) = Architecture(root);
         root.RefuseUnlessNeutral(CommonOptions);
-        if (family != "llava")
-            return new(architecture, Text(root, root, generation, family, root.Flag("tie_word_embeddings", false)), null, null, null,
-                StoredType(root));
+        if (TextFamily.All.ContainsKey(family))
+            return new(architecture, Text(root, root, generation, family), null, null, null, StoredType(root));
 
         var text = root.Object("text_config") ?? root.Empty("text_config");
         text.RefuseUnlessNeutral(CommonOptions);
         var textFamily = text.Text("model_type") ?? "llama";
-        if (textFamily == "llava" || !Architectures.ContainsKey(textFamily))
-            throw text.Unsupported("model_type", "llama, mistral, qwen2");
-        // LlavaConfig once kept this in its text_config; transformers 5 ties when either says so.
-        var tie = root.Flag("tie_word_embeddings", false) | text.Flag("tie_word_embeddings", false);
-        var decoder = Text(text, root, generation, textFamily, tie);
+        if (!TextFamily.All.TryGetValue(textFamily, out var known) || !known.IsWhole)
+            throw text.Unsupported("model_type", Decoders);
+        var decoder = Text(text, root, generation, textFamily);
 
         var vision = Vision(root);
         var projector = new ProjectorSpec(vision.HiddenSize, decoder.HiddenSize, decoder.HiddenSize,
@@ -80,88 +66,23 @@ public static partial class HuggingFaceConfig
         return new(architecture, decoder, vision, projector, ImageToken(root), StoredType(root) ?? StoredType(text));
     }
 
+    private static string Decoders => string.Join(", ", TextFamily.All.Where(f => f.Value.IsWhole).Select(f => f.Key));
+
     private static (string Architecture, string Family) Architecture(ConfigSection root)
     {
-        var supported = string.Join(", ", Architectures.Values) + " (with a clip_vision_model tower)";
+        Dictionary<string, string> all = new() { ["llava"] = "LlavaForConditionalGeneration" };
+        foreach (var (type, known) in TextFamily.All.Where(f => f.Value.IsWhole))
+            all[type] = known.Architecture;
         var named = root.Texts("architectures") is [var first, ..] ? first : null;
         var family = root.Text("model_type");
-        if (named is not null && !Architectures.ContainsValue(named))
-            throw root.Unsupported("architectures", supported);
-        if (family is not null && !Architectures.ContainsKey(family) || family is null && named is null)
-            throw root.Unsupported("model_type", string.Join(", ", Architectures.Keys));
-        family ??= Architectures.First(a => a.Value == named).Key;
-        if (named is not null && Architectures[family] != named)
+        if (named is not null && !all.ContainsValue(named))
+            throw root.Unsupported("architectures", string.Join(", ", all.Values));
+        if (family is not null && !all.ContainsKey(family) || family is null && named is null)
+            throw root.Unsupported("model_type", string.Join(", ", all.Keys));
+        family ??= all.First(a => a.Value == named).Key;
+        if (named is not null && all[family] != named)
             throw root.Invalid("model_type", $"the one of {named}");
-        return (Architectures[family], family);
-    }
-
-    private static TextSpec Text(ConfigSection text, ConfigSection root, ConfigSection generation, string family, bool tie)
-    {
-        var defaults = family switch
-        {
-            "mistral" => new TextDefaults(32000, 14336, 8, 131072, 1, [2]),
-            "qwen2" => new(151936, 22016, 32, 32768, null, []),
-            _ => new(32000, 11008, null, 2048, 1, [2]),
-        };
-        text.RefuseUnlessNeutral(TextOptions);
-        if (family != "llama") // biases that these families do not have
-            text.RefuseUnlessNeutral(family == "mistral" ? [("attention_bias", double.NaN), ("mlp_bias", double.NaN)] : [("mlp_bias",
-                double.NaN)]);
-        if ((text.Text("hidden_act") ?? "silu") is not ("silu" or "swish"))
-            throw text.Unsupported("hidden_act", "silu");
-
-        var hidden = text.Size("hidden_size", 4096);
-        var heads = text.Size("num_attention_heads", 32);
-        var keyValueHeads = text.Size("num_key_value_heads", text.States("num_key_value_heads") ? heads : defaults.KeyValueHeads ?? heads);
-        if (heads % keyValueHeads != 0)
-            throw text.Invalid("num_key_value_heads", $"a divisor of num_attention_heads, {heads} (absent, it is {keyValueHeads})");
-        if (!text.Has("head_dim") && hidden % heads != 0)
-            throw text.Invalid("num_attention_heads", $"a divisor of hidden_size, {hidden}, or a head_dim");
-        var dimension = text.Size("head_dim", hidden / heads);
-        if (dimension % 2 != 0)
-            throw text.Invalid(text.Has("head_dim") ? "head_dim" : "num_attention_heads",
-                $"an even head dimension, not {dimension}: RoPE turns pairs");
-        if ((long)heads * dimension > ConfigSection.MaxSize)
-            throw text.Invalid("num_attention_heads", $"heads × head dimension of at most {ConfigSection.MaxSize}");
-
-        var layers = text.Size("num_hidden_layers", 32, ConfigSection.MaxLayers);
-        var maxPositions = text.Size("max_position_embeddings", defaults.MaxPositions, 1 << 30);
-        var bias = family == "llama" && text.Flag("attention_bias", false);
-        var (bos, eos) = Tokens(text, root, generation, defaults);
-        return new(family, hidden, text.Size("intermediate_size", defaults.Intermediate), layers, heads, keyValueHeads, dimension,
-            text.Size("vocab_size", defaults.Vocabulary), (float)(text.Number("rms_norm_eps", 0, 1) ?? 1e-6), Epilogue.SiluGate,
-            bias || family == "qwen2", bias, family == "llama" && text.Flag("mlp_bias", false), tie,
-            Windows(text, family, layers), Rope(text, dimension, maxPositions), bos, eos);
-    }
-
-    /// <summary>Each layer's window. MistralConfig's applies to all; Qwen2Config's from max_window_layers on, or as layer_types
-    /// says.</summary>
-    private static int[] Windows(ConfigSection text, string family, int layers)
-    {
-        var types = text.Texts("layer_types");
-        if (types is not null && types.Length != layers)
-            throw text.Invalid("layer_types", $"one for each of {layers} layers");
-        if (types is not null && types.Any(t => t is not ("full_attention" or "sliding_attention")))
-            throw text.Unsupported("layer_types", "full_attention, sliding_attention");
-
-        var windows = new int[layers];
-        if (family == "llama")
-            text.RefuseUnlessNeutral([("sliding_window", double.NaN)]);
-        else if (family == "mistral" ? !text.States("sliding_window") || text.Has("sliding_window") : text.Flag("use_sliding_window",
-            false))
-        {
-            // Qwen2's is off where it is null; the default of both is 4096.
-            var window = text.States("sliding_window") && !text.Has("sliding_window") ? 0 : text.Size("sliding_window", 4096, 1 << 30);
-            var first = family == "mistral" ? 0 : text.Size("max_window_layers", 28, 1 << 30, 0);
-            for (var layer = 0; layer < layers; layer++)
-                if (types is null || family == "mistral" ? layer >= first : types[layer] == "sliding_attention")
-                    windows[layer] = window;
-        }
-        for (var layer = 0; layer < layers && types is not null; layer++)
-            if (windows[layer] > 0 != (types[layer] == "sliding_attention"))
-                throw text.Invalid("layer_types", $"what the window's other fields say of layer {layer}: "
-                    + (windows[layer] > 0 ? $"a window of {windows[layer]}" : "no window"));
-        return windows;
+        return (all[family], family);
     }
 
     private static VisionSpec Vision(ConfigSection root)
@@ -208,20 +129,6 @@ public static partial class HuggingFaceConfig
         "silu" or "swish" => Epilogue.Silu,
         _ => throw section.Unsupported(field, "gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, silu"),
     };
-
-    /// <summary>
-    /// The tokens that files state, generation_config.json's first; a family's defaults only where no file says anything. A
-    /// LLaVA's own come before its text_config's.
-    /// </summary>
-    private static (int? Bos, int[] Eos) Tokens(ConfigSection text, ConfigSection root, ConfigSection generation, TextDefaults defaults)
-    {
-        int[]? Stated(string field) => root.Has(field) ? root.Ids(field) : text.States(field) ? text.Ids(field) : null;
-        var stops = Stated("eos_token_id");
-        int[] eos = generation.Has("eos_token_id") ? [.. generation.Ids("eos_token_id").Union(stops ?? [])] : [.. (stops
-            ?? defaults.Eos).Distinct()];
-        var starts = generation.Has("bos_token_id") ? generation.Ids("bos_token_id") : Stated("bos_token_id");
-        return (starts is null ? defaults.Bos : starts is [var bos, ..] ? bos : null, eos);
-    }
 
     private static int ImageToken(ConfigSection root)
     {

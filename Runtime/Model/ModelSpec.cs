@@ -22,7 +22,17 @@ public sealed record RopeSpec(
     RopeKind Kind, double Theta, int Dimension, int MaxPositions, double Factor = 1, int OriginalPositions = 0,
     double LowFrequencyFactor = 1, double HighFrequencyFactor = 4, double BetaFast = 32, double BetaSlow = 1,
     double? AttentionFactor = null, double? MScale = null, double? MScaleAllDimensions = null, bool Truncate = true,
-    float[]? Frequencies = null);
+    float[]? Frequencies = null)
+{
+    /// <summary>
+    /// M-RoPE (Qwen2-VL, arXiv 2409.12191, section 2.1): how many frequencies turn with a token's time, its row and its column; null: all with
+    /// its position. [3].
+    /// </summary>
+    public int[]? Sections { get; init; }
+
+    /// <summary>Whether the three take turns (Qwen3-VL: time, row, column, time, …) instead of lying one after another.</summary>
+    public bool Interleaved { get; init; }
+}
 
 /// <summary>Kinds of RoPE.</summary>
 public enum RopeKind
@@ -40,7 +50,7 @@ public enum RopeKind
 }
 
 /// <summary>A decoder-only language model.</summary>
-/// <param name="Family">Hugging Face model_type: llama, mistral, qwen2.</param>
+/// <param name="Family">Hugging Face model_type: llama, mistral, qwen2, gemma2, …; <see cref="TextFamily"/> has them all.</param>
 /// <param name="HiddenSize">D: width of the residual stream.</param>
 /// <param name="IntermediateSize">Width of the MLP.</param>
 /// <param name="Layers">L.</param>
@@ -61,7 +71,52 @@ public enum RopeKind
 public sealed record TextSpec(
     string Family, int HiddenSize, int IntermediateSize, int Layers, int Heads, int KeyValueHeads, int HeadDimension,
     int VocabularySize, float NormEpsilon, Epilogue Activation, bool QkvBias, bool OutputBias, bool MlpBias, bool TieEmbeddings,
-    int[] Windows, RopeSpec Rope, int? BosId, int[] EosIds);
+    int[] Windows, RopeSpec Rope, int? BosId, int[] EosIds)
+{
+    /// <summary>Whether query and key heads are RMS-normed before they are rotated (Qwen3, Gemma 3).</summary>
+    public bool QkNorm { get; init; }
+
+    /// <summary>Whether what attention and MLP add to the residual stream is normed before (Gemma 2 and 3).</summary>
+    public bool PostNorms { get; init; }
+
+    /// <summary>Added to norm weights at loading: 1 where a checkpoint stores w of (1 + w) (Gemma in Hugging Face's form).</summary>
+    public float NormOffset { get; init; }
+
+    /// <summary>Factor on embedded tokens: √D for Gemma.</summary>
+    public float EmbeddingScale { get; init; } = 1;
+
+    /// <summary>Factor on q · k, or null for 1/√HeadDimension.</summary>
+    public float? QueryScale { get; init; }
+
+    /// <summary>Cap of attention scores, 0 for none (Gemma 2).</summary>
+    public float AttentionSoftCap { get; init; }
+
+    /// <summary>Cap of logits, 0 for none (Gemma 2).</summary>
+    public float FinalSoftCap { get; init; }
+
+    /// <summary>Positions of layers that have a window, or null where they are as the others' (Gemma 3).</summary>
+    public RopeSpec? LocalRope { get; init; }
+
+    /// <summary>Its experts, or null for a dense model.</summary>
+    public MixtureSpec? Mixture { get; init; }
+
+    /// <summary>Whether an image's rows see all of their image, also what follows them (Gemma 3).</summary>
+    public bool SeesWholeImages { get; init; }
+
+    /// <summary>What of a device it needs beyond what LLaMA does.</summary>
+    public Abilities Needs =>
+        (QkNorm ? Abilities.HeadNorm : 0) | (AttentionSoftCap > 0 || FinalSoftCap > 0 ? Abilities.SoftCap : 0)
+        | (EmbeddingScale != 1 ? Abilities.EmbeddingScale : 0) | (Mixture is not null ? Abilities.Experts : 0)
+        | (SeesWholeImages ? Abilities.Spans : 0);
+}
+
+/// <summary>A mixture of experts in place of MLPs (Mixtral, arXiv 2401.04088; Qwen3-MoE).</summary>
+/// <param name="Experts">E.</param>
+/// <param name="Used">Experts a token.</param>
+/// <param name="IntermediateSize">Width of an expert.</param>
+/// <param name="Normalised">Whether the weights of a token's experts are made to sum to 1.</param>
+/// <param name="Layers">Whether each layer has experts, or else an MLP; [L].</param>
+public sealed record MixtureSpec(int Experts, int Used, int IntermediateSize, bool Normalised, bool[] Layers);
 
 /// <summary>A CLIP vision transformer (arXiv 2103.00020).</summary>
 /// <param name="Family">Hugging Face model_type: clip_vision_model.</param>
@@ -107,7 +162,11 @@ public sealed record ProjectorSpec(int InputSize, int HiddenSize, int OutputSize
 /// <param name="ImageTokenId">Token that an image's features replace, or null.</param>
 /// <param name="StoredType">The checkpoint's declared dtype, or null when it says none.</param>
 public sealed record ModelSpec(
-    string Architecture, TextSpec Text, VisionSpec? Vision, ProjectorSpec? Projector, int? ImageTokenId, DType? StoredType);
+    string Architecture, TextSpec Text, VisionSpec? Vision, ProjectorSpec? Projector, int? ImageTokenId, DType? StoredType)
+{
+    /// <summary>What of a device it needs beyond what LLaVA-1.5 does.</summary>
+    public Abilities Needs => Text.Needs;
+}
 
 /// <summary>
 /// A checkpoint that asks for something this runtime does not compute. The message names the file, the field, its value

@@ -8,7 +8,14 @@ namespace Trimtab.Model;
 /// <param name="Name">Its name in the checkpoint.</param>
 /// <param name="Shape">Outermost dimension first: [rows, columns] for a projection, [D] for a norm, [D, 3, P, P] for the patches.</param>
 /// <param name="Optional">Whether the model is complete without it.</param>
-public sealed record ExpectedTensor(string Role, string Name, long[] Shape, bool Optional = false);
+public sealed record ExpectedTensor(string Role, string Name, long[] Shape, bool Optional = false)
+{
+    /// <summary>
+    /// Where one tensor plays several roles with rows one after another (fused projections, stacked experts): each role and its rows,
+    /// of the shape's last dimension.
+    /// </summary>
+    public IReadOnlyList<(string Role, int Rows)>? Parts { get; init; }
+}
 
 /// <summary>How a checkpoint file names its tensors; found by <see cref="TensorNames.Detect(IEnumerable{string})"/>.</summary>
 /// <param name="Form">Which of the forms.</param>
@@ -19,7 +26,17 @@ public sealed record ExpectedTensor(string Role, string Name, long[] Shape, bool
 /// <param name="SwappedMlp">mmproj files of old converters, which call the MLP's first matrix ffn_down and its second ffn_up.</param>
 public sealed record Layout(
     LayoutForm Form, string Text = "model.", string Head = "lm_head.weight", string Vision = "vision_tower.vision_model.",
-    string Projector = "multi_modal_projector.", bool SwappedMlp = false);
+    string Projector = "multi_modal_projector.", bool SwappedMlp = false)
+{
+    /// <summary>Whether q, k and v of the decoder are one tensor (Phi-3).</summary>
+    public bool FusedQkv { get; init; }
+
+    /// <summary>Whether gate and up are one tensor (Phi-3).</summary>
+    public bool FusedGateUp { get; init; }
+
+    /// <summary>Whether experts have Mixtral's first names: block_sparse_moe, w1, w2, w3.</summary>
+    public bool NumberedExperts { get; init; }
+}
 
 /// <summary>Forms of tensor names.</summary>
 public enum LayoutForm
@@ -50,16 +67,17 @@ public sealed class MismatchedTensorsException(
 /// From a spec to the tensors of its checkpoint, as data. The roles, each with ".bias" appended for its bias:
 /// <list type="bullet">
 /// <item>text.embed, text.norm, text.head (not of tied models),</item>
-/// <item>text.layers.{i}.{attn_norm, q, k, v, o, mlp_norm, gate, up, down}, i from 0,</item>
+/// <item>text.layers.{i}.{attn_norm, q, k, v, o, mlp_norm, gate, up, down}, i from 0; q_norm, k_norm, attn_post_norm, mlp_post_norm; for a
+/// mixture router and experts.{e}.{gate, up, down} instead of an MLP,</item>
 /// <item>vision.{patch, class, position, pre_norm},</item>
 /// <item>vision.layers.{i}.{norm1, q, k, v, o, norm2, fc1, fc2}, those up to the feature layer,</item>
 /// <item>projector.{linear1, linear2}.</item>
 /// </list>
 /// </summary>
-public static class TensorNames
+public static partial class TensorNames
 {
     private static readonly string[] TextPrefixes =
-        ["model.language_model.", "language_model.model.", "model.", "language_model.", "model.language_model.model.", ""];
+        ["model.language_model.", "language_model.model.", "model.", "language_model.", "model.language_model.model.", "model.text_model.", ""];
 
     private static readonly string[] VisionPrefixes =
     [
@@ -81,14 +99,6 @@ public static class TensorNames
 
     private static readonly string[] Ignored = ["logit_scale", "rope_freqs.weight"];
 
-    /// <summary>Roles of a decoder layer, with their names in Hugging Face's and GGUF's form.</summary>
-    private static readonly (string Role, string HuggingFace, string Gguf)[] TextLayer =
-    [
-        ("attn_norm", "input_layernorm", "attn_norm"), ("q", "self_attn.q_proj", "attn_q"), ("k", "self_attn.k_proj", "attn_k"),
-        ("v", "self_attn.v_proj", "attn_v"), ("o", "self_attn.o_proj", "attn_output"), ("mlp_norm", "post_attention_layernorm", "ffn_norm"),
-        ("gate", "mlp.gate_proj", "ffn_gate"), ("up", "mlp.up_proj", "ffn_up"), ("down", "mlp.down_proj", "ffn_down"),
-    ];
-
     private static readonly (string Role, string HuggingFace, string Gguf)[] VisionLayer =
     [
         ("norm1", "layer_norm1", "ln1"), ("q", "self_attn.q_proj", "attn_q"), ("k", "self_attn.k_proj", "attn_k"),
@@ -104,7 +114,7 @@ public static class TensorNames
         if (all.Any(n => n.StartsWith("v.", StringComparison.Ordinal) || n.StartsWith("mm.", StringComparison.Ordinal)))
             return new(LayoutForm.GgufVision);
         if (all.Any(n => n.StartsWith("blk.", StringComparison.Ordinal) || n.StartsWith("token_embd.", StringComparison.Ordinal)))
-            return new(LayoutForm.Gguf);
+            return new(LayoutForm.Gguf) { FusedQkv = Has(".attn_qkv.weight"), FusedGateUp = Has(".ffn_up.weight") && !Has(".ffn_gate.weight") };
 
         // A prefix holds if any of its tensors is there, so that one missing tensor does not hide the form.
         string? Find(string[] prefixes, params string[] anchors) => prefixes.FirstOrDefault(prefix => all.Any(name =>
@@ -115,7 +125,14 @@ public static class TensorNames
         var nested = text?.StartsWith("model.language_model.", StringComparison.Ordinal) is true ? "model." : "";
         return new(LayoutForm.HuggingFace, text ?? "model.", head,
             Find(VisionPrefixes, "embeddings.", "encoder.", "pre_layrnorm.") ?? nested + "vision_tower.vision_model.",
-            Find(ProjectorPrefixes, "linear_1.", "linear_2.") ?? nested + "multi_modal_projector.");
+            Find(ProjectorPrefixes, "linear_1.", "linear_2.") ?? nested + "multi_modal_projector.")
+        {
+            FusedQkv = Has(".self_attn.qkv_proj.weight"),
+            FusedGateUp = Has(".mlp.gate_up_proj.weight"),
+            NumberedExperts = Has(".block_sparse_moe.gate.weight"),
+        };
+
+        bool Has(string end) => all.Any(name => name.EndsWith(end, StringComparison.Ordinal));
     }
 
     /// <summary>The same with shapes at hand, outermost dimension first: sees the swapped MLP names of old mmproj files.</summary>
@@ -144,39 +161,6 @@ public static class TensorNames
             ExpectProjector(tensors, projector, layout);
         }
         return tensors;
-    }
-
-    private static void ExpectText(List<ExpectedTensor> tensors, TextSpec text, Layout layout)
-    {
-        var gguf = layout.Form == LayoutForm.Gguf;
-        long d = text.HiddenSize, q = (long)text.Heads * text.HeadDimension, kv = (long)text.KeyValueHeads * text.HeadDimension,
-            i = text.IntermediateSize;
-        tensors.Add(new("text.embed", gguf ? "token_embd.weight" : layout.Text + "embed_tokens.weight", [text.VocabularySize, d]));
-        for (var layer = 0; layer < text.Layers; layer++)
-            foreach (var (role, huggingFace, name) in TextLayer)
-            {
-                long[] shape = role switch
-                {
-                    "attn_norm" or "mlp_norm" => [d],
-                    "q" => [q, d],
-                    "k" or "v" => [kv, d],
-                    "o" => [d, q],
-                    "down" => [d, i],
-                    _ => [i, d],
-                };
-                var bias = role switch
-                {
-                    "q" or "k" or "v" => text.QkvBias,
-                    "o" => text.OutputBias,
-                    "gate" or "up" or "down" => text.MlpBias,
-                    _ => false,
-                };
-                Add(tensors, $"text.layers.{layer}.{role}", gguf ? $"blk.{layer}.{name}" : $"{layout.Text}layers.{layer}.{huggingFace}",
-                    shape, bias);
-            }
-        tensors.Add(new("text.norm", gguf ? "output_norm.weight" : layout.Text + "norm.weight", [d]));
-        if (!text.TieEmbeddings)
-            tensors.Add(new("text.head", gguf ? "output.weight" : layout.Head, [text.VocabularySize, d]));
     }
 
     private static void ExpectVision(List<ExpectedTensor> tensors, VisionSpec vision, Layout layout)
