@@ -42,13 +42,16 @@ public sealed class Decoder : IDisposable
     /// <summary>Runs one step: keys and values go to the cache, logits of the sampled rows to <see cref="Step.Logits"/>.</summary>
     /// <param name="step">The uploaded batch and its activations.</param>
     /// <param name="cache">Keys and values.</param>
-    /// <param name="features">[I, D] image features that negative rows refer to, or none.</param>
+    /// <param name="features">
+    /// [(1 + added layers) · I, D] image features that negative rows refer to, those that are added after the first layers behind them; or none.
+    /// </param>
     /// <param name="vectors">F32 [slots · L, D] steering vectors, or none when no token is steered.</param>
     internal void Forward(Step step, KvCache cache, Tensor features, Tensor vectors)
     {
         var (x, h, delta, qkv, attended, gated) = (step.X, step.H, step.Delta, step.Qkv, step.Attended, step.Gated);
         var layers = _weights.Layers;
-        _device.Embed(x, _weights.Embedding, features, step.Rows, Spec.EmbeddingScale);
+        var images = features.Rows / (1 + Spec.AddedLayers);
+        _device.Embed(x, _weights.Embedding, features.IsNone ? default : features.Slice(0, images), step.Rows, Spec.EmbeddingScale);
         _device.Norm(h, x, layers[0].AttentionNorm);
         for (var l = 0; l < layers.Length; l++)
         {
@@ -75,7 +78,8 @@ public sealed class Decoder : IDisposable
             var next = l + 1 < layers.Length ? layers[l + 1].AttentionNorm : _weights.FinalNorm;
             _device.ResidualNorm(x, delta, h, next, new(
                 l + 1, layers.Length, step.SteerSlot, step.SteerScale, vectors, step.CaptureSlot, step.Captures,
-                step.ProductSlot, step.Products));
+                step.ProductSlot, step.Products,
+                step.Rows, l < Spec.AddedLayers && !features.IsNone ? features.Slice((l + 1) * images, images) : default));
         }
         if (step.Samples == 0)
             return;

@@ -26,11 +26,6 @@ public static partial class HuggingFaceConfig
             ("residual_multiplier", 1),
     ];
 
-    /// <summary>What CLIPVisionConfig assumes, and what LlavaConfig does when there is no vision_config at all.</summary>
-    private sealed record VisionDefaults(int Hidden, int Intermediate, int Layers, int Heads, int ImageSize, int PatchSize);
-
-    private static readonly VisionDefaults Clip = new(768, 3072, 12, 12, 224, 32), LlavaTower = new(1024, 4096, 24, 16, 336, 14);
-
     /// <summary>Reads a model's configuration.</summary>
     /// <param name="configJson">config.json, UTF-8.</param>
     /// <param name="name">The model's folder or the file's path, for errors.</param>
@@ -53,24 +48,33 @@ public static partial class HuggingFaceConfig
         if (TextFamily.All.ContainsKey(family))
             return new(architecture, Text(root, root, generation, family), null, null, null, StoredType(root));
 
-        var text = root.Object("text_config") ?? root.Empty("text_config");
+        var composite = Composites[family];
+        // Qwen2-VL's first files had the decoder's fields beside their own.
+        var text = root.Object("text_config") ?? (composite.IsFlat ? root : root.Empty("text_config"));
         text.RefuseUnlessNeutral(CommonOptions);
-        var textFamily = text.Text("model_type") ?? "llama";
-        if (!TextFamily.All.TryGetValue(textFamily, out var known) || !known.IsWhole)
+        var textFamily = text.Text("model_type") is { } stated && stated != family ? stated : composite.Text;
+        if (!TextFamily.All.TryGetValue(textFamily, out var known) || !known.IsWhole && textFamily != composite.Text)
             throw text.Unsupported("model_type", Decoders);
         var decoder = Text(text, root, generation, textFamily);
-
-        var vision = Vision(root);
-        var projector = new ProjectorSpec(vision.HiddenSize, decoder.HiddenSize, decoder.HiddenSize,
-            Activation(root, "projector_hidden_act", Epilogue.Gelu), root.Flag("multimodal_projector_bias", true));
-        return new(architecture, decoder, vision, projector, ImageToken(root), StoredType(root) ?? StoredType(text));
+        var (vision, projector) = composite.Vision(root, decoder);
+        decoder = decoder with { SeesWholeImages = family == "gemma3", AddedLayers = vision.Deepstack.Length };
+        return new(architecture, decoder, vision, projector, ImageToken(root, composite.ImageToken),
+            StoredType(root) ?? StoredType(text))
+        {
+            Markers = family switch
+            {
+                "gemma3" => new(root.Size("boi_token_index", 255999, int.MaxValue, 0), root.Size("eoi_token_index", 256000, int.MaxValue, 0), false),
+                "idefics3" or "smolvlm" => new(null, null, true),
+                _ => null,
+            },
+        };
     }
 
     private static string Decoders => string.Join(", ", TextFamily.All.Where(f => f.Value.IsWhole).Select(f => f.Key));
 
     private static (string Architecture, string Family) Architecture(ConfigSection root)
     {
-        Dictionary<string, string> all = new() { ["llava"] = "LlavaForConditionalGeneration" };
+        var all = Composites.ToDictionary(c => c.Key, c => c.Value.Architecture);
         foreach (var (type, known) in TextFamily.All.Where(f => f.Value.IsWhole))
             all[type] = known.Architecture;
         var named = root.Texts("architectures") is [var first, ..] ? first : null;
@@ -85,58 +89,13 @@ public static partial class HuggingFaceConfig
         return (all[family], family);
     }
 
-    private static VisionSpec Vision(ConfigSection root)
-    {
-        var stated = root.Object("vision_config");
-        var vision = stated ?? root.Empty("vision_config");
-        var defaults = stated is null ? LlavaTower : Clip;
-        if ((vision.Text("model_type") ?? "clip_vision_model") != "clip_vision_model")
-            throw vision.Unsupported("model_type", "clip_vision_model");
-        vision.RefuseUnlessNeutral(CommonOptions);
-        if (vision.Size("num_channels", 3) != 3)
-            throw vision.Unsupported("num_channels", "3");
-
-        var hidden = vision.Size("hidden_size", defaults.Hidden);
-        var heads = vision.Size("num_attention_heads", defaults.Heads);
-        if (hidden % heads != 0)
-            throw vision.Invalid("num_attention_heads", $"a divisor of hidden_size, {hidden}");
-        // At most 4,096 × 4,096 patches: their number, squared sides, must stay an int.
-        var image = vision.Size("image_size", defaults.ImageSize, 1 << 14);
-        var patch = vision.Size("patch_size", defaults.PatchSize, 1 << 12);
-        if (patch > image || image / patch > 1 << 12)
-            throw vision.Invalid("patch_size", $"from 1/4096 of image_size, {image}, to all of it");
-
-        // hidden_states has an entry before the first layer and one after each: a feature layer is a count of layers.
-        var layers = vision.Size("num_hidden_layers", defaults.Layers, ConfigSection.MaxLayers);
-        var feature = root.Single("vision_feature_layer", -2, -layers - 1, layers);
-        var drop = root.Text("vision_feature_select_strategy") switch
-        {
-            null or "default" => true,
-            "full" => false,
-            _ => throw root.Unsupported("vision_feature_select_strategy", "default, full"),
-        };
-        return new("clip_vision_model", hidden, vision.Size("intermediate_size", defaults.Intermediate), layers,
-            feature < 0 ? layers + 1 + feature : feature, heads, image, patch, (float)(vision.Number("layer_norm_eps", 0, 1) ?? 1e-5),
-            Activation(vision, "hidden_act", Epilogue.QuickGelu), ClassToken: true, drop, PreNorm: true);
-    }
-
-    private static Epilogue Activation(ConfigSection section, string field, Epilogue otherwise) => section.Text(field) switch
-    {
-        null => otherwise,
-        "gelu" => Epilogue.Gelu,
-        "gelu_new" or "gelu_pytorch_tanh" => Epilogue.GeluTanh,
-        "quick_gelu" => Epilogue.QuickGelu,
-        "silu" or "swish" => Epilogue.Silu,
-        _ => throw section.Unsupported(field, "gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, silu"),
-    };
-
-    private static int ImageToken(ConfigSection root)
+    private static int ImageToken(ConfigSection root, int otherwise)
     {
         var old = root.Size("image_token_index", -1, int.MaxValue, 0);
         var now = root.Size("image_token_id", old, int.MaxValue, 0);
         if (old >= 0 && now != old)
             throw root.Invalid("image_token_id", $"image_token_index's value, {old}");
-        return now >= 0 ? now : 32000;
+        return now >= 0 ? now : otherwise;
     }
 
     private static DType? StoredType(ConfigSection section)

@@ -103,6 +103,9 @@ public sealed record TextSpec(
     /// <summary>Whether an image's rows see all of their image, also what follows them (Gemma 3).</summary>
     public bool SeesWholeImages { get; init; }
 
+    /// <summary>Layers, from the first, after each of which further features of an image are added to its rows (Qwen3-VL's deepstack).</summary>
+    public int AddedLayers { get; init; }
+
     /// <summary>What of a device it needs beyond what LLaMA does.</summary>
     public Abilities Needs =>
         (QkNorm ? Abilities.HeadNorm : 0) | (AttentionSoftCap > 0 || FinalSoftCap > 0 ? Abilities.SoftCap : 0)
@@ -118,42 +121,6 @@ public sealed record TextSpec(
 /// <param name="Layers">Whether each layer has experts, or else an MLP; [L].</param>
 public sealed record MixtureSpec(int Experts, int Used, int IntermediateSize, bool Normalised, bool[] Layers);
 
-/// <summary>A CLIP vision transformer (arXiv 2103.00020).</summary>
-/// <param name="Family">Hugging Face model_type: clip_vision_model.</param>
-/// <param name="HiddenSize">Width.</param>
-/// <param name="IntermediateSize">Width of the MLP.</param>
-/// <param name="Layers">Layers that the checkpoint's config declares.</param>
-/// <param name="UsedLayers">Layers that are computed: up to the selected feature layer.</param>
-/// <param name="Heads">Attention heads.</param>
-/// <param name="ImageSize">Pixels a side.</param>
-/// <param name="PatchSize">Pixels a patch's side.</param>
-/// <param name="NormEpsilon">LayerNorm's epsilon.</param>
-/// <param name="Activation">The MLP's epilogue.</param>
-/// <param name="ClassToken">Whether row 0 is a class token.</param>
-/// <param name="DropClassToken">Whether row 0 is dropped from the features (strategy "default").</param>
-/// <param name="PreNorm">Whether a LayerNorm precedes the first layer (CLIP's pre_layrnorm).</param>
-public sealed record VisionSpec(
-    string Family, int HiddenSize, int IntermediateSize, int Layers, int UsedLayers, int Heads, int ImageSize, int PatchSize,
-    float NormEpsilon, Epilogue Activation, bool ClassToken, bool DropClassToken, bool PreNorm)
-{
-    /// <summary>Patches an image.</summary>
-    public int Patches => ImageSize / PatchSize * (ImageSize / PatchSize);
-
-    /// <summary>Rows an image inside the transformer.</summary>
-    public int Rows => Patches + (ClassToken ? 1 : 0);
-
-    /// <summary>Feature rows an image: tokens that it takes in a prompt.</summary>
-    public int Features => DropClassToken && ClassToken ? Patches : Rows;
-}
-
-/// <summary>The two-layer MLP between vision features and the decoder (LLaVA-1.5, arXiv 2310.03744).</summary>
-/// <param name="InputSize">Width of the vision features.</param>
-/// <param name="HiddenSize">Width between the layers.</param>
-/// <param name="OutputSize">D of the decoder.</param>
-/// <param name="Activation">Between the layers.</param>
-/// <param name="Bias">Whether both layers have biases.</param>
-public sealed record ProjectorSpec(int InputSize, int HiddenSize, int OutputSize, Epilogue Activation, bool Bias);
-
 /// <summary>What a checkpoint is, as data: everything the one forward pass needs to know.</summary>
 /// <param name="Architecture">Name as the checkpoint gives it (LlavaForConditionalGeneration, or a GGUF's general.architecture).</param>
 /// <param name="Text">The decoder.</param>
@@ -164,9 +131,21 @@ public sealed record ProjectorSpec(int InputSize, int HiddenSize, int OutputSize
 public sealed record ModelSpec(
     string Architecture, TextSpec Text, VisionSpec? Vision, ProjectorSpec? Projector, int? ImageTokenId, DType? StoredType)
 {
+    /// <summary>
+    /// Texts around an image's rows that the model's processor writes, or null: begin and end of an image (Gemma 3), or the marker tokens of
+    /// tiles (Idefics 3).
+    /// </summary>
+    public ImageMarkers? Markers { get; init; }
+
     /// <summary>What of a device it needs beyond what LLaVA-1.5 does.</summary>
-    public Abilities Needs => Text.Needs;
+    public Abilities Needs => Text.Needs | (Vision?.Needs ?? 0);
 }
+
+/// <summary>How a model's processor surrounds an image.</summary>
+/// <param name="Begin">Token before an image's rows, or null.</param>
+/// <param name="End">Token after them, or null.</param>
+/// <param name="Tiles">Whether an image's tiles are marked by row and column, the whole image by "global" (Idefics 3, SmolVLM).</param>
+public sealed record ImageMarkers(int? Begin, int? End, bool Tiles);
 
 /// <summary>
 /// A checkpoint that asks for something this runtime does not compute. The message names the file, the field, its value

@@ -21,6 +21,8 @@ public sealed class Step : IDisposable
     private readonly Tensor _rotary;     // F32 [maxT, R]
     private readonly Tensor _localRotary; // F32 [maxT, R] of layers with a window, or the same as _rotary
     private readonly Tensor _sampleRow;  // I32 [maxR, 1]
+    private readonly Tensor _span;       // I32 [2 maxT, 1] or none
+    private readonly int[] _spanHost;    // [2 maxT]
 
     // Activations.
     private readonly Tensor _x, _h, _delta;      // [maxT, D]
@@ -55,6 +57,8 @@ public sealed class Step : IDisposable
         _rotary = Own(DType.F32, t, spec.Rope.Dimension);
         _localRotary = _localRope is null ? _rotary : Own(DType.F32, t, spec.Rope.Dimension);
         _sampleRow = Own(DType.I32, r, 1);
+        _span = spec.SeesWholeImages ? Own(DType.I32, 2 * t, 1) : default;
+        _spanHost = spec.SeesWholeImages ? new int[2 * t] : [];
         _x = Own(type, t, spec.HiddenSize);
         _h = Own(type, t, spec.HiddenSize);
         _delta = Own(type, t, spec.HiddenSize);
@@ -120,15 +124,33 @@ public sealed class Step : IDisposable
         Rotate(batch, _rope, Rotary);
         if (_localRope is not null)
             Rotate(batch, _localRope, LocalRotary);
-        Map = new(Vector(_sequence, t), Vector(_position, t), Vector(_storeRow, t), _pages);
+        Map = new(Vector(_sequence, t), Vector(_position, t), Vector(_storeRow, t), _pages, Spans(batch));
     }
 
     private void Rotate(Batch batch, Rope rope, Tensor rotary)
     {
         var width = rotary.Columns;
         for (var i = 0; i < rotary.Rows; i++)
-            rope.Fill(batch.Position[i], batch.RotaryLength[i], _rotaryHost.AsSpan(i * width, width));
+        {
+            var row = _rotaryHost.AsSpan(i * width, width);
+            if (rope.HasSections)
+                rope.Fill(batch.RotaryPosition[i], row);
+            else
+                rope.Fill(batch.Position[i], batch.RotaryLength[i], row);
+        }
         _device.Upload(_rotaryHost.AsSpan(0, rotary.Rows * width), rotary);
+    }
+
+    private Tensor Spans(Batch batch)
+    {
+        if (_span.IsNone)
+            return default;
+        var t = batch.Tokens;
+        batch.SpanFirst.AsSpan(0, t).CopyTo(_spanHost);
+        batch.SpanLast.AsSpan(0, t).CopyTo(_spanHost.AsSpan(t));
+        var span = _span.Slice(0, 2 * t).Reshape(2, t);
+        _device.Upload(_spanHost.AsSpan(0, 2 * t), span);
+        return span;
     }
 
     private static Tensor Vector(Tensor column, int count) => column.Slice(0, count).Reshape(1, count);

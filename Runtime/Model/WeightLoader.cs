@@ -16,7 +16,7 @@ public readonly record struct LoadProgress(long Bytes, long TotalBytes, string T
 /// Moves tensors from mapped checkpoints onto a device. Each tensor is mapped, packed and unmapped before the next, so
 /// that a checkpoint never stands in memory beside its packed copy.
 /// </summary>
-internal sealed class WeightLoader
+internal sealed partial class WeightLoader
 {
     private readonly Device _device;
     private readonly Dictionary<string, TensorPart> _roles;
@@ -113,58 +113,22 @@ internal sealed class WeightLoader
         return new(gateUp, down, mixture.Used, mixture.Normalised, activation);
     }
 
-    public VisionEncoder Vision(VisionSpec spec, ProjectorSpec projector)
-    {
-        // Quantised decoders keep their vision tower as it is: it is small, and its outliers suffer most.
-        DType? type = _matrixType is DType.F32 or DType.BF16 ? _matrixType : null;
-        var layers = new VisionLayer[spec.UsedLayers];
-        for (var l = 0; l < layers.Length; l++)
-        {
-            var at = $"vision.layers.{l}.";
-            layers[l] = new(
-                Norm(at + "norm1", spec.NormEpsilon, true),
-                Matrix(type, (at + "q", null), (at + "k", null), (at + "v", null)),
-                Vector((at + "q.bias", null), (at + "k.bias", null), (at + "v.bias", null)),
-                Matrix(type, at + "o"),
-                Vector(at + "o.bias"),
-                Norm(at + "norm2", spec.NormEpsilon, true),
-                Matrix(type, at + "fc1"),
-                Vector(at + "fc1.bias"),
-                Matrix(type, at + "fc2"),
-                Vector(at + "fc2.bias"));
-        }
-        var positions = Floats("vision.position");
-        var table = _device.Allocate(DType.F32, spec.Rows, spec.HiddenSize);
-        _device.Upload(positions, table);
-        var patches = new PatchWeights(
-            Matrix(type, "vision.patch"),
-            _roles.ContainsKey("vision.patch.bias") ? Vector("vision.patch.bias") : default,
-            spec.ClassToken ? Vector("vision.class") : default,
-            table, spec.ImageSize, spec.PatchSize);
-        return new(_device, spec, projector, new(
-            patches,
-            spec.PreNorm ? Norm("vision.pre_norm", spec.NormEpsilon, true) : default,
-            layers,
-            Matrix(type, "projector.linear1"), projector.Bias ? Vector("projector.linear1.bias") : default,
-            Matrix(type, "projector.linear2"), projector.Bias ? Vector("projector.linear2.bias") : default));
-    }
-
     /// <summary>A norm of the decoder, which identifies it.</summary>
     private NormWeights TextNorm(string role, TextSpec spec)
     {
-        var weight = Floats(role);
-        for (var i = 0; i < weight.Length && spec.NormOffset != 0; i++)
-            weight[i] += spec.NormOffset;
+        var weight = Shifted(role, spec.NormOffset);
         var rounded = new byte[2 * weight.Length];
         Blocks.Quantize(DType.BF16, weight, rounded);
         _fingerprint.AppendData(rounded);
         return new(Upload(weight), default, spec.NormEpsilon, false);
     }
 
-    private NormWeights Norm(string role, float epsilon, bool centered)
+    private float[] Shifted(string role, float offset)
     {
         var weight = Floats(role);
-        return new(Upload(weight), centered ? Vector(role + ".bias") : default, epsilon, centered);
+        for (var i = 0; i < weight.Length && offset != 0; i++)
+            weight[i] += offset;
+        return weight;
     }
 
     private Tensor Vector(string role) => Upload(Floats(role));
