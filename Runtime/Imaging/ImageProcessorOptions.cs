@@ -123,7 +123,8 @@ public sealed record ImageProcessorOptions
                 throw new NotSupportedException($"{name}: image_processor_type {type} is not supported; CLIP, Llava, LlavaNext, LlavaOnevision, Siglip, ViT, Gemma3, Idefics3, SmolVLM and Qwen2VL are");
             foreach (var field in root.EnumerateObject())
                 if (field.Name.StartsWith("do_", StringComparison.Ordinal) && field.Value.ValueKind == JsonValueKind.True
-                    && field.Name is not ("do_resize" or "do_center_crop" or "do_rescale" or "do_normalize" or "do_convert_rgb" or "do_pad" or "do_image_splitting"))
+                    && field.Name is not ("do_resize" or "do_center_crop" or "do_rescale" or "do_normalize" or "do_convert_rgb" or "do_pad")
+                    && (tiling != ImageTiling.Grid || field.Name != "do_image_splitting"))
                     throw new NotSupportedException($"{name}: {field.Name} is not supported for {type}");
             if (Value("pad_size") is not null)
                 throw new NotSupportedException($"{name}: pad_size is not supported for {type}");

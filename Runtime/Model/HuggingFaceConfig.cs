@@ -52,7 +52,7 @@ public static partial class HuggingFaceConfig
         // Qwen2-VL's first files had the decoder's fields beside their own.
         var text = root.Object("text_config") ?? (composite.IsFlat ? root : root.Empty("text_config"));
         text.RefuseUnlessNeutral(CommonOptions);
-        var textFamily = text.Text("model_type") is { } stated && stated != family ? stated : composite.Text;
+        var textFamily = text.Text("model_type") is { } stated && !(composite.IsFlat && stated == family) ? stated : composite.Text;
         if (!TextFamily.All.TryGetValue(textFamily, out var known) || !known.IsWhole && textFamily != composite.Text)
             throw text.Unsupported("model_type", Decoders);
         var decoder = Text(text, root, generation, textFamily);

@@ -26,6 +26,9 @@ public sealed partial record VisionSpec
         }
     }
 
+    /// <summary>How an image of the tower's own size is divided: what is measured and planned with.</summary>
+    public ImageGrid Typical => Division == ImageDivision.Native ? new(ImageSize / PatchSize, ImageSize / PatchSize) : default;
+
     /// <summary>Floats of an image's normalised pixels.</summary>
     /// <exception cref="ArgumentException">The grid is none of this tower's.</exception>
     public long PixelCount(ImageGrid grid)
