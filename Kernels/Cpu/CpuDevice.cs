@@ -9,7 +9,7 @@ public sealed unsafe partial class CpuDevice : Device
     private readonly LinearKernels _linear;
     private readonly CpuStorage _scratch;
     private readonly Activations _activations;
-    private CpuStorage? _temporary, _rows, _pairs, _exports;
+    private CpuStorage? _temporary, _rows, _pairs, _exports, _experts;
 
     /// <summary>Starts the device.</summary>
     /// <param name="threads">Threads that work, the caller's included; 0 for one a processor.</param>
@@ -32,6 +32,9 @@ public sealed unsafe partial class CpuDevice : Device
 
     /// <inheritdoc/>
     public override DType ActivationType => DType.F32;
+
+    /// <inheritdoc/>
+    public override Abilities Abilities => Abilities.All;
 
     /// <inheritdoc/>
     public override bool Caches(DType type) => type is DType.F32 or DType.BF16 or DType.U8;
@@ -120,6 +123,7 @@ public sealed unsafe partial class CpuDevice : Device
         _rows?.Dispose();
         _pairs?.Dispose();
         _exports?.Dispose();
+        _experts?.Dispose();
     }
 
     /// <summary>Memory for the duration of one operation; what was in it is lost.</summary>

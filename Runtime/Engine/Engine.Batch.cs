@@ -25,7 +25,7 @@ public sealed partial class Engine
         var left = Math.Max(_options.MaxBatchTokens, decoding) - decoding;
         if (decoding > 0 && _options.PrefillChunk > 0)
             left = Math.Min(left, _options.PrefillChunk);
-        var scores = _batch.MaxSamples - _running.Count;
+        var (scores, capacity) = (_batch.MaxSamples - _running.Count, _batch.MaxTokens - decoding);
         for (var i = 0; i < _running.Count && left > 0; i++)
         {
             var sequence = _running[i];
@@ -34,12 +34,37 @@ public sealed partial class Engine
             var count = Math.Min(left, sequence.Length - sequence.Computed);
             if (sequence.Options.Score)
                 count = Math.Min(count, scores);
+            if (_network.Spec.Text.SeesWholeImages)
+                count = Whole(sequence, count, capacity);
             if (count > 0 && !Reserve(sequence, sequence.Computed + count))
+            {
                 count = Math.Min(count, sequence.Held.Count * KvCache.PageSize - sequence.Computed);
+                if (_network.Spec.Text.SeesWholeImages)
+                    count = Whole(sequence, count, 0);
+            }
             sequence.Planned = count;
+            capacity -= count;
             left -= count;
             scores -= sequence.Options.Score ? count : 0;
         }
+    }
+
+    /// <summary>
+    /// A number of prompt tokens that divides no image: less, or, where the image comes first, all of its rows if they fit the batch.
+    /// </summary>
+    private static int Whole(Sequence sequence, int count, int capacity)
+    {
+        var images = sequence.Prompt.Images;
+        for (var i = 0; i < images.Count; i++)
+        {
+            var image = images[i];
+            var (end, rows) = (sequence.Computed + count, image.Start + image.Rows);
+            if (end <= image.Start || end >= rows || rows <= sequence.Computed)
+                continue;
+            var before = image.Start - sequence.Computed;
+            return before > 0 ? before : rows - sequence.Computed <= capacity ? rows - sequence.Computed : 0;
+        }
+        return count;
     }
 
     private void Fill()
@@ -72,6 +97,8 @@ public sealed partial class Engine
             var token = _batch.AddToken(
                 Row(sequence, position), position, position >= prompt ? position + 1 : prompt,
                 steered || observed ? sequence.SteerSlot : -1, steered ? steering!.Alpha : 0);
+            if (sequence.Prompt.Images.Count > 0)
+                Place(sequence, position, token);
             if (observed)
             {
                 _batch.Observe(token);
@@ -84,6 +111,33 @@ public sealed partial class Engine
                 _sampled.Add((sequence, _batch.Sample(token), position));
         }
         sequence.Computed += sequence.Planned;
+    }
+
+    /// <summary>
+    /// What images do to a token's place: M-RoPE turns an image's rows by row and column, and what follows it by positions from its longer side on
+    /// (arXiv 2409.12191, section 2.1); rows of an image may see all of it.
+    /// </summary>
+    private void Place(Sequence sequence, int position, int token)
+    {
+        var (text, vision) = (_network.Spec.Text, _network.Spec.Vision!);
+        var at = position;
+        var images = sequence.Prompt.Images;
+        for (var i = 0; i < images.Count && position >= images[i].Start; i++)
+        {
+            var image = images[i];
+            var (row, (rows, columns)) = (position - image.Start, vision.Extent(image.Grid));
+            if (row < image.Rows)
+            {
+                if (text.SeesWholeImages)
+                    _batch.See(token, image.Start, image.Start + image.Rows - 1);
+                if (text.Rope.Sections is not null)
+                    _batch.Turn(token, at - row, at - row + row / columns, at - row + row % columns);
+                return;
+            }
+            at += Math.Max(rows, columns) - image.Rows;
+        }
+        if (text.Rope.Sections is not null)
+            _batch.Turn(token, at, at, at);
     }
 
     /// <summary>Whether the edit applies at a position: of the prompt only at its last.</summary>
