@@ -43,6 +43,11 @@ internal static class Contract
             if (!junction.Products.IsNone)
                 Expect(Op, "products", junction.Products, DType.F32, junction.Products.Rows, 2 * junction.Layers);
         }
+        if (!junction.Added.IsNone)
+        {
+            Expect(Op, "added", junction.Added, type, junction.Added.Rows, x.Columns);
+            Expect(Op, "rows", junction.Rows, DType.I32, 1, x.Rows);
+        }
     }
 
     public static void Copy(Tensor target, Tensor source)
@@ -72,6 +77,10 @@ internal static class Contract
         if (rotary.Columns % 2 != 0 || rotary.Columns > heads.Dimension)
             throw new ArgumentException($"{Op}: {rotary.Columns} rotary columns; expected an even number up to {heads.Dimension}");
         Expect(Op, "store rows", tokens.StoreRow, DType.I32, 1, qkv.Rows);
+        if (heads.QueryNorm.IsNone && heads.KeyNorm.IsNone)
+            return;
+        Expect(Op, "query norm", heads.QueryNorm, DType.F32, 1, heads.Dimension);
+        Expect(Op, "key norm", heads.KeyNorm, DType.F32, 1, heads.Dimension);
     }
 
     public static void AttendPaged(
@@ -86,6 +95,16 @@ internal static class Contract
         Expect(Op, "pages", tokens.Pages, DType.I32, tokens.Pages.Rows, tokens.Pages.Columns);
         if (window < 0)
             throw new ArgumentException($"{Op}: window {window}");
+        if (!tokens.Span.IsNone)
+            Expect(Op, "span", tokens.Span, DType.I32, 2, qkv.Rows);
+    }
+
+    /// <summary>Checks a span that was read from device memory: it holds its token's position.</summary>
+    /// <exception cref="ArgumentException">It does not.</exception>
+    public static void Span(int first, int position, int last)
+    {
+        if (first < 0 || first > position || last < position)
+            throw new ArgumentException($"{nameof(Device.AttendPaged)}: a span of positions {first} to {last} around position {position}");
     }
 
     /// <summary>The cache row of a position.</summary>
@@ -115,6 +134,34 @@ internal static class Contract
         Expect(Op, nameof(input), input, type, input.Rows, input.Columns);
         Expect(Op, nameof(output), output, type, output.Rows, input.Columns);
         Expect(Op, nameof(rows), rows, DType.I32, 1, output.Rows);
+    }
+
+    public static void BlendRows(DType type, Tensor output, Tensor input, Tensor rows, Tensor weights)
+    {
+        const string Op = nameof(Device.BlendRows);
+        Expect(Op, nameof(input), input, type, input.Rows, input.Columns);
+        Expect(Op, nameof(output), output, type, output.Rows, input.Columns);
+        Expect(Op, nameof(rows), rows, DType.I32, rows.Rows, output.Rows);
+        Expect(Op, nameof(weights), weights, DType.F32, rows.Rows, output.Rows);
+    }
+
+    public static void Experts(DType type, Tensor output, Tensor input, Tensor scores, in ExpertWeights weights)
+    {
+        const string Op = nameof(Device.Experts);
+        Expect(Op, nameof(input), input, type, input.Rows, input.Columns);
+        Expect(Op, nameof(output), output, type, input.Rows, input.Columns);
+        var count = weights.GateUp.Length;
+        Expect(Op, nameof(scores), scores, type, input.Rows, count);
+        if (weights.Used < 1 || weights.Used > count || weights.Down.Length != count)
+            throw new ArgumentException($"{Op}: {weights.Used} of {count} experts, {weights.Down.Length} with a second matrix");
+        if (weights.Activation is not (Epilogue.SiluGate or Epilogue.GeluTanhGate))
+            throw new ArgumentException($"{Op}: {weights.Activation}; expected a gated epilogue");
+        for (var e = 0; e < count; e++)
+        {
+            Weight up = weights.GateUp[e], down = weights.Down[e];
+            if (up.Columns != input.Columns || down.Rows != input.Columns || up.Rows != 2 * down.Columns || up.Rows != weights.GateUp[0].Rows)
+                throw new ArgumentException($"{Op}: expert {e} is [{up.Rows}, {up.Columns}] and [{down.Rows}, {down.Columns}] in a width of {input.Columns}");
+        }
     }
 
     /// <summary>Checks a number that was read from device memory: 0 ≤ value &lt; count.</summary>

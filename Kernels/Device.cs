@@ -19,6 +19,33 @@ public enum Epilogue
     Silu,
 }
 
+/// <summary>
+/// Options of ops that only some model families need. A device names those that it computes; a model that needs another one is refused
+/// when it is loaded, so that no device ignores an option in silence.
+/// </summary>
+[Flags]
+public enum Abilities
+{
+    /// <summary>What a LLaMA decoder and a CLIP vision tower need.</summary>
+    None = 0,
+    /// <summary><see cref="Heads.QueryNorm"/> and <see cref="Heads.KeyNorm"/> in <see cref="Device.RopeStore"/>.</summary>
+    HeadNorm = 1,
+    /// <summary><see cref="Heads.SoftCap"/> in <see cref="Device.AttendPaged"/>, and <see cref="Device.SoftCap"/>.</summary>
+    SoftCap = 2,
+    /// <summary><see cref="TokenMap.Span"/> in <see cref="Device.AttendPaged"/>.</summary>
+    Spans = 4,
+    /// <summary>A scale in <see cref="Device.Embed(Tensor, Weight, Tensor, Tensor, float)"/>.</summary>
+    EmbeddingScale = 8,
+    /// <summary><see cref="Device.Experts"/>.</summary>
+    Experts = 16,
+    /// <summary><see cref="Device.BlendRows"/>.</summary>
+    BlendRows = 32,
+    /// <summary><see cref="Junction.Added"/> in <see cref="Device.ResidualNorm"/>.</summary>
+    Additions = 64,
+    /// <summary>Every one of them.</summary>
+    All = 127,
+}
+
 /// <summary>A normalisation's weights.</summary>
 /// <param name="Weight">F32 [1, D].</param>
 /// <param name="Bias">F32 [1, D]; none for RMSNorm.</param>
@@ -39,9 +66,11 @@ public readonly record struct NormWeights(Tensor Weight, Tensor Bias, float Epsi
 /// <param name="Captures">F32 [slots · L, D]: receives h after the residual add and before the edit.</param>
 /// <param name="ProductSlot">I32 [1, T]: the row of <paramref name="Products"/> of a token with a steer slot; negative: none.</param>
 /// <param name="Products">F32 [rows, 2 · L]: columns 2 (layer − 1) and the next receive h · v before and after the edit.</param>
+/// <param name="Rows">I32 [1, T], as <see cref="Device.Embed(Tensor, Weight, Tensor, Tensor)"/> takes them; used with <paramref name="Added"/>.</param>
+/// <param name="Added">[I, D] in the activation type, or none: where rows[t] &lt; 0, row −1 − rows[t] is added to h after the edit (Qwen3-VL's deepstack).</param>
 public readonly record struct Junction(
     int Layer, int Layers, Tensor SteerSlot, Tensor SteerScale, Tensor Vectors, Tensor CaptureSlot, Tensor Captures,
-    Tensor ProductSlot = default, Tensor Products = default);
+    Tensor ProductSlot = default, Tensor Products = default, Tensor Rows = default, Tensor Added = default);
 
 /// <summary>The weights of a vision transformer's patch embedding, class token and position table.</summary>
 /// <param name="Projection">[D, C · P · P]: the convolution, one row per output channel, columns in channel, y, x order.</param>
@@ -52,12 +81,18 @@ public readonly record struct Junction(
 /// <param name="PatchSize">Height and width of a patch in pixels.</param>
 public readonly record struct PatchWeights(Weight Projection, Tensor Bias, Tensor ClassToken, Tensor Positions, int ImageSize, int PatchSize);
 
-/// <summary>How a qkv row is divided into heads: query heads first, then key heads, then value heads.</summary>
+/// <summary>How a qkv row is divided into heads: query heads first, then key heads, then value heads; and what is done to each.</summary>
 /// <param name="Query">Number of query heads; a multiple of <paramref name="KeyValue"/>.</param>
 /// <param name="KeyValue">Number of key (and of value) heads.</param>
 /// <param name="Dimension">Elements a head.</param>
 /// <param name="Scale">Factor on q · k, usually 1/√Dimension.</param>
-public readonly record struct Heads(int Query, int KeyValue, int Dimension, float Scale)
+/// <param name="SoftCap">Where positive, scores s become SoftCap · tanh(s / SoftCap) before the softmax (Gemma 2).</param>
+/// <param name="QueryNorm">F32 [1, Dimension] or none: each query head is RMS-normed with it before it is rotated (Qwen3, Gemma 3).</param>
+/// <param name="KeyNorm">F32 [1, Dimension] or none: the same of each key head; there where <paramref name="QueryNorm"/> is.</param>
+/// <param name="NormEpsilon">Of these norms.</param>
+public readonly record struct Heads(
+    int Query, int KeyValue, int Dimension, float Scale,
+    float SoftCap = 0, Tensor QueryNorm = default, Tensor KeyNorm = default, float NormEpsilon = 0)
 {
     /// <summary>Columns of a qkv row.</summary>
     public int Columns => (Query + 2 * KeyValue) * Dimension;
@@ -78,7 +113,19 @@ public readonly record struct KvLayer(Tensor Keys, Tensor Values, int PageSize, 
 /// <param name="Position">I32 [1, T]: position in the sequence; a token attends to positions ≤ its own.</param>
 /// <param name="StoreRow">I32 [1, T]: cache row that receives the token's key and value.</param>
 /// <param name="Pages">I32 [sequences, P]: page numbers of each sequence in order.</param>
-public readonly record struct TokenMap(Tensor Sequence, Tensor Position, Tensor StoreRow, Tensor Pages);
+/// <param name="Span">
+/// I32 [2, T] or none: the first and the last position of the stretch that a token belongs to and sees all of, before and after it, window or
+/// not (an image of Gemma 3; a window of a vision transformer); both its own position where it belongs to none.
+/// </param>
+public readonly record struct TokenMap(Tensor Sequence, Tensor Position, Tensor StoreRow, Tensor Pages, Tensor Span = default);
+
+/// <summary>The experts of one layer of a mixture (Mixtral, arXiv 2401.04088).</summary>
+/// <param name="GateUp">Of each expert: [2 I, D], gate rows, then value rows.</param>
+/// <param name="Down">Of each expert: [D, I].</param>
+/// <param name="Used">Experts a token, those of the highest router scores.</param>
+/// <param name="Normalised">Whether the weights of a token's experts sum to 1; else they are their shares among all experts.</param>
+/// <param name="Activation">Gated epilogue.</param>
+public readonly record struct ExpertWeights(Weight[] GateUp, Weight[] Down, int Used, bool Normalised, Epilogue Activation);
 
 /// <summary>
 /// The narrow waist: the fused operations that a model is written in, once for every device. Calls only enqueue
@@ -93,6 +140,9 @@ public abstract class Device : IDisposable
 
     /// <summary>Element type of activations on this device.</summary>
     public abstract DType ActivationType { get; }
+
+    /// <summary>Which options of ops it computes.</summary>
+    public virtual Abilities Abilities => Abilities.None;
 
     /// <summary>Allocates a zeroed tensor; the storage is the caller's to dispose.</summary>
     /// <exception cref="OutOfMemoryException">The device has no room; the message names the size.</exception>
@@ -124,6 +174,16 @@ public abstract class Device : IDisposable
     /// <summary>target = source: equal types and shapes, no element in both.</summary>
     public abstract void Copy(Tensor target, Tensor source);
 
+    /// <summary>Does the host's own work, items that know nothing of each other, on the threads that the device has: one after the other where it has none.</summary>
+    /// <param name="items">How many.</param>
+    /// <param name="work">Does one; may run on any thread, and throws nothing.</param>
+    public virtual void Spread(int items, Action<int> work)
+    {
+        ArgumentNullException.ThrowIfNull(work);
+        for (var i = 0; i < items; i++)
+            work(i);
+    }
+
     /// <summary>Runs a recorded step: the action itself on a CPU, a captured graph under the same key on a GPU.</summary>
     public virtual void Replay(long key, Action record) => record();
 
@@ -133,6 +193,14 @@ public abstract class Device : IDisposable
     /// <param name="features">[I, D] in the activation type, or none.</param>
     /// <param name="rows">I32 [1, T].</param>
     public abstract void Embed(Tensor output, Weight table, Tensor features, Tensor rows);
+
+    /// <summary>The same with the table's rows multiplied by <paramref name="scale"/>, the features not (Gemma's √D).</summary>
+    public virtual void Embed(Tensor output, Weight table, Tensor features, Tensor rows, float scale)
+    {
+        if (scale != 1)
+            throw Lacks(Abilities.EmbeddingScale);
+        Embed(output, table, features, rows);
+    }
 
     /// <summary>Patch embedding, class token and positions of n images.</summary>
     /// <param name="output">[n · S, D].</param>
@@ -156,7 +224,8 @@ public abstract class Device : IDisposable
 
     /// <summary>
     /// Rotates the query heads of qkv in place and writes rotated keys and plain values to the cache. Halves convention:
-    /// (x_i, x_{i+R/2}) is the pair of frequency i; elements from R on are not rotated.
+    /// (x_i, x_{i+R/2}) is the pair of frequency i; elements from R on are not rotated. With norms in <paramref name="heads"/>, query and key
+    /// heads are normed in place before.
     /// </summary>
     /// <param name="qkv">[T, heads.Columns].</param>
     /// <param name="rotary">F32 [T, R]: cos of the R/2 angles, then their sin (scaled, where the RoPE kind scales).</param>
@@ -186,6 +255,30 @@ public abstract class Device : IDisposable
     /// <param name="input">[T, D].</param>
     /// <param name="rows">I32 [1, R].</param>
     public abstract void TakeRows(Tensor output, Tensor input, Tensor rows);
+
+    /// <summary>output[i] = Σ_g weights[g, i] · input[rows[g, i]], in the order of g: pooled and interpolated image features.</summary>
+    /// <param name="output">[R, D].</param>
+    /// <param name="input">[T, D].</param>
+    /// <param name="rows">I32 [G, R].</param>
+    /// <param name="weights">F32 [G, R].</param>
+    public virtual void BlendRows(Tensor output, Tensor input, Tensor rows, Tensor weights) => throw Lacks(Abilities.BlendRows);
+
+    /// <summary>x = cap · tanh(x / cap), in place: Gemma 2's logits.</summary>
+    /// <param name="x">[T, D].</param>
+    /// <param name="cap">Positive.</param>
+    public virtual void SoftCap(Tensor x, float cap) => throw Lacks(Abilities.SoftCap);
+
+    /// <summary>
+    /// A mixture of experts: output[t] = Σ_e w_e(t) · down_e(activation(gate_e · x) · (up_e · x)) with x = input[t] over the token's experts, in
+    /// the order of their numbers. Its experts are those of the highest scores (of equal ones the first), w their softmax over all experts.
+    /// </summary>
+    /// <param name="output">[T, D].</param>
+    /// <param name="input">[T, D].</param>
+    /// <param name="scores">[T, E]: the router's.</param>
+    /// <param name="weights">The experts.</param>
+    public virtual void Experts(Tensor output, Tensor input, Tensor scores, in ExpertWeights weights) => throw Lacks(Abilities.Experts);
+
+    private NotSupportedException Lacks(Abilities ability) => new($"the device ({Name}) does not compute {ability}");
 
     /// <summary>Gives everything back.</summary>
     public void Dispose()

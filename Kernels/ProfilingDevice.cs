@@ -28,6 +28,9 @@ public sealed class ProfilingDevice(Device device) : Device
     /// <inheritdoc/>
     public override DType ActivationType => device.ActivationType;
 
+    /// <inheritdoc/>
+    public override Abilities Abilities => device.Abilities;
+
     /// <summary>What was done since the last <see cref="Reset"/>, in the order of first use.</summary>
     public IReadOnlyList<ProfileStage> Stages =>
     [
@@ -56,6 +59,14 @@ public sealed class ProfilingDevice(Device device) : Device
 
     /// <inheritdoc/>
     public override bool Caches(DType type) => device.Caches(type);
+
+    /// <inheritdoc/>
+    public override void Spread(int items, Action<int> work)
+    {
+        var start = Stopwatch.GetTimestamp();
+        device.Spread(items, work);
+        Add(nameof(Spread), start);
+    }
 
     /// <inheritdoc/>
     public override void Upload(ReadOnlySpan<float> source, Tensor target)
@@ -97,6 +108,14 @@ public sealed class ProfilingDevice(Device device) : Device
     {
         var start = Stopwatch.GetTimestamp();
         device.Embed(output, table, features, rows);
+        Add(nameof(Embed), start);
+    }
+
+    /// <inheritdoc/>
+    public override void Embed(Tensor output, Weight table, Tensor features, Tensor rows, float scale)
+    {
+        var start = Stopwatch.GetTimestamp();
+        device.Embed(output, table, features, rows, scale);
         Add(nameof(Embed), start);
     }
 
@@ -162,6 +181,30 @@ public sealed class ProfilingDevice(Device device) : Device
         var start = Stopwatch.GetTimestamp();
         device.TakeRows(output, input, rows);
         Add(nameof(TakeRows), start);
+    }
+
+    /// <inheritdoc/>
+    public override void BlendRows(Tensor output, Tensor input, Tensor rows, Tensor weights)
+    {
+        var start = Stopwatch.GetTimestamp();
+        device.BlendRows(output, input, rows, weights);
+        Add(nameof(BlendRows), start);
+    }
+
+    /// <inheritdoc/>
+    public override void SoftCap(Tensor x, float cap)
+    {
+        var start = Stopwatch.GetTimestamp();
+        device.SoftCap(x, cap);
+        Add(nameof(SoftCap), start);
+    }
+
+    /// <inheritdoc/>
+    public override void Experts(Tensor output, Tensor input, Tensor scores, in ExpertWeights weights)
+    {
+        var start = Stopwatch.GetTimestamp();
+        device.Experts(output, input, scores, weights);
+        Add(nameof(Experts), start);
     }
 
     /// <inheritdoc/>

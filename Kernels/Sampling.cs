@@ -1,4 +1,5 @@
 using System.Numerics;
+using System.Runtime.Intrinsics;
 
 namespace Trimtab.Kernels;
 
@@ -9,11 +10,20 @@ namespace Trimtab.Kernels;
 /// </summary>
 public sealed class Sampler
 {
+    /// <summary>Weights that are summed together; the arrays' lengths are multiples of it.</summary>
+    private const int Block = 64;
+
+    /// <summary>Tokens are put into buckets by how far their score lies below the largest: 32 a factor of e.</summary>
+    private const int Buckets = 1024, BucketsANat = 32;
+
+    /// <summary>Copies of a bucket's count, taken in turn: additions to one would wait for each other.</summary>
+    private const int Turns = 4;
+
     private readonly SamplingOptions _options;
     private readonly KeyValuePair<int, float>[] _bias;
     private readonly int _vocabulary;
 
-    /// <summary>[V, rounded up to vectors]: the logits, then changed by bias and penalties; the rest is −∞.</summary>
+    /// <summary>[V, rounded up to blocks]: the logits, then changed by bias and penalties; the rest is −∞.</summary>
     private float[] _scores = [];
 
     /// <summary>As long as <see cref="_scores"/>: exp((score − largest) / temperature), 0 where a filter drops the token.</summary>
@@ -21,6 +31,12 @@ public sealed class Sampler
 
     /// <summary>[V]: the candidates as a heap, the taken ones at its end.</summary>
     private int[] _candidates = [];
+
+    /// <summary>As long as <see cref="_scores"/>: each token's bucket.</summary>
+    private int[] _bucketOf = [];
+
+    /// <summary>[buckets, turns]: tokens, or their weight.</summary>
+    private double[] _buckets = [];
 
     /// <summary>[V]: how often each token was generated; with penalties.</summary>
     private int[] _counts = [];
@@ -108,7 +124,7 @@ public sealed class Sampler
                 top = Top(logits, normaliser);
         }
         mask?.Invoke(_scores.AsSpan(0, _vocabulary));
-        var best = Adjust();
+        var best = Adjust(mask is null ? largest : null);
         var token = _options.Temperature == 0 ? best : Draw(best);
         Count(token);
         return new Sampled(token, logProb || top is not null ? (float)(logits[token] - normaliser) : float.NaN, top);
@@ -122,8 +138,7 @@ public sealed class Sampler
     {
         if (probabilities.Length != _vocabulary)
             throw new ArgumentException($"{probabilities.Length} probabilities; the vocabulary has {_vocabulary}", nameof(probabilities));
-        Load(logits);
-        var best = Adjust();
+        var best = Adjust(Load(logits));
         if (_options.Temperature == 0)
         {
             probabilities.Clear();
@@ -143,7 +158,7 @@ public sealed class Sampler
         var width = Vector<float>.Count;
         if (_scores.Length == 0)
         {
-            _scores = new float[(_vocabulary + width - 1) / width * width];
+            _scores = new float[(_vocabulary + Block - 1) / Block * Block];
             Array.Fill(_scores, float.NegativeInfinity);
         }
         Vector<float> infinity = new(float.PositiveInfinity), highest = new(float.NegativeInfinity);
@@ -171,8 +186,11 @@ public sealed class Sampler
     }
 
     /// <summary>Applies bias and penalties, and returns the id of the largest score, the lowest of equal ones.</summary>
-    private int Adjust()
+    /// <param name="largest">The largest score so far, if it is known.</param>
+    private int Adjust(float? largest)
     {
+        if (largest is { } known && _bias.Length == 0 && !_penalised)
+            return First(known);
         foreach (var (token, bias) in _bias)
             _scores[token] += bias;
         if (_options.RepetitionPenalty != 1)
@@ -182,14 +200,13 @@ public sealed class Sampler
             foreach (var token in _seenList)
                 if (_counts[token] > 0)
                     _scores[token] -= _options.PresencePenalty + _options.FrequencyPenalty * _counts[token];
-        var best = Best();
+        var best = First(Largest());
         if (!float.IsFinite(_scores[best]))
             throw new ArgumentException($"after {nameof(SamplingOptions.LogitBias)} and penalties no token has a finite score");
         return best;
     }
 
-    /// <summary>The id of the largest score, the lowest of equal ones. What lies past the vocabulary is −∞.</summary>
-    private int Best()
+    private float Largest()
     {
         var width = Vector<float>.Count;
         var highest = new Vector<float>(_scores);
@@ -198,6 +215,13 @@ public sealed class Sampler
         var largest = highest[0];
         for (var lane = 1; lane < width; lane++)
             largest = MathF.Max(largest, highest[lane]);
+        return largest;
+    }
+
+    /// <summary>The lowest id of a score. What lies past the vocabulary is −∞.</summary>
+    private int First(float largest)
+    {
+        var width = Vector<float>.Count;
         var all = new Vector<float>(largest);
         for (var i = 0; i < _scores.Length; i += width)
             if (Vector.EqualsAny(new Vector<float>(_scores, i), all))
@@ -212,12 +236,12 @@ public sealed class Sampler
         if (_weights.Length == 0)
             _weights = new double[_scores.Length];
         var shift = new Vector<double>(largest);
-        var divisor = new Vector<double>(temperature);
+        var scale = new Vector<double>(1 / temperature);
         for (var i = 0; i < _scores.Length; i += width)
         {
             Vector.Widen(new Vector<float>(_scores, i), out var low, out var high);
-            Vector.Exp((low - shift) / divisor).CopyTo(_weights, i);
-            Vector.Exp((high - shift) / divisor).CopyTo(_weights, i + width / 2);
+            Vector.Exp((low - shift) * scale).CopyTo(_weights, i);
+            Vector.Exp((high - shift) * scale).CopyTo(_weights, i + width / 2);
         }
         return Sum();
     }
@@ -225,9 +249,22 @@ public sealed class Sampler
     private double Sum()
     {
         var total = 0.0;
-        foreach (var weight in _weights)
-            total += weight;
+        for (var first = 0; first < _weights.Length; first += Block)
+            total += SumOf(first);
         return total;
+    }
+
+    /// <summary>The sum of a block, in eight lanes on every machine: one lane would wait for each addition before the next.</summary>
+    private double SumOf(int first)
+    {
+        Vector256<double> low = default, high = default;
+        for (var i = first; i < first + Block; i += 8)
+        {
+            low += Vector256.Create(_weights.AsSpan(i, 4));
+            high += Vector256.Create(_weights.AsSpan(i + 4, 4));
+        }
+        var sum = low + high;
+        return sum[0] + sum[2] + (sum[1] + sum[3]);
     }
 
     /// <summary>Makes the weights, sets those of dropped tokens to 0, and returns the sum of the rest.</summary>
@@ -237,22 +274,21 @@ public sealed class Sampler
         if (_options.MinP > 0)
         {
             // The largest weight is exp(0) = 1.
-            for (var i = 0; i < _weights.Length; i++)
-                if (_weights[i] < _options.MinP)
-                    _weights[i] = 0;
+            var least = new Vector<double>(_options.MinP);
+            for (var i = 0; i < _weights.Length; i += Vector<double>.Count)
+            {
+                var part = new Vector<double>(_weights, i);
+                Vector.ConditionalSelect(Vector.GreaterThanOrEqual(part, least), part, default).CopyTo(_weights, i);
+            }
             total = Sum();
         }
         var byRank = _options.TopK > 0 && _options.TopK < _vocabulary;
         if (!byRank && _options.TopP >= 1)
             return total;
 
-        if (_candidates.Length == 0)
-            _candidates = new int[_vocabulary];
-        // A heap in O(V), and only as many taken from it as are kept: no sort of the whole vocabulary.
-        var count = 0;
-        for (var i = 0; i < _vocabulary; i++)
-            if (_weights[i] > 0)
-                _candidates[count++] = i;
+        // Which tokens are kept is decided in one bucket: those before it stay, those behind it go, and only its own are put in order.
+        var edge = Bucket(largest, byRank, total, out var before);
+        var count = Keep(edge, byRank ? 0 : edge);
         var heap = _candidates.AsSpan(0, count);
         for (var i = count / 2 - 1; i >= 0; i--)
             SiftDown(heap, i);
@@ -280,11 +316,75 @@ public sealed class Sampler
             }
             return Sum();
         }
-        for (var reached = 0.0; heap.Length > 0 && reached < _options.TopP * total;)
+        for (var reached = before; heap.Length > 0 && reached < _options.TopP * total;)
             reached += _weights[Take(ref heap)];
         foreach (var token in heap)
             _weights[token] = 0;
         return Sum();
+    }
+
+    /// <summary>Puts the tokens into buckets. Equal scores share one, and a larger score is never in a later one.</summary>
+    /// <param name="largest">The largest score.</param>
+    /// <param name="byRank">Whether so many tokens are kept, or tokens of so much weight.</param>
+    /// <param name="total">All weight.</param>
+    /// <param name="before">The weight in the buckets before the one that is returned, if tokens are kept by weight.</param>
+    /// <returns>The bucket of the last token that is kept.</returns>
+    private int Bucket(float largest, bool byRank, double total, out double before)
+    {
+        if (_buckets.Length == 0)
+            (_candidates, _bucketOf, _buckets) = (new int[_vocabulary], new int[_scores.Length], new double[Buckets * Turns]);
+        Array.Clear(_buckets);
+        var width = Vector<float>.Count;
+        // Capped, or 0 times it were no number.
+        Vector<float> shift = new(largest), scale = new(MathF.Min(BucketsANat / _options.Temperature, 1e30f)), last = new(Buckets - 1);
+        for (var i = 0; i < _scores.Length; i += width)
+            Vector.ConvertToInt32(Vector.Min((shift - new Vector<float>(_scores, i)) * scale, last)).CopyTo(_bucketOf, i);
+        // Tokens without a weight come last in any order, so that counting them changes nothing.
+        if (byRank)
+        {
+            for (var i = 0; i < _vocabulary; i++)
+                _buckets[_bucketOf[i] * Turns + i % Turns]++;
+        }
+        else
+        {
+            for (var i = 0; i < _vocabulary; i++)
+                _buckets[_bucketOf[i] * Turns + i % Turns] += _weights[i];
+        }
+        var most = byRank ? _options.TopK : _options.TopP * total;
+        var edge = 0;
+        for (before = 0; edge < Buckets - 1; edge++)
+        {
+            var turns = _buckets.AsSpan(edge * Turns, Turns);
+            var sum = turns[0] + turns[1] + (turns[2] + turns[3]);
+            if (before + sum >= most)
+                break;
+            before += sum;
+        }
+        return edge;
+    }
+
+    /// <summary>Drops the tokens behind a bucket, and lists those from a first bucket on as candidates.</summary>
+    /// <returns>How many are listed.</returns>
+    private int Keep(int edge, int first)
+    {
+        var (count, width) = (0, Vector<int>.Count);
+        Vector<int> last = new(edge), earliest = new(first);
+        for (var block = 0; block < _vocabulary; block += width)
+        {
+            var buckets = new Vector<int>(_bucketOf, block);
+            var kept = Vector.LessThanOrEqual(buckets, last);
+            Vector.Widen(kept, out var low, out var high);
+            (Vector.AsVectorDouble(low) & new Vector<double>(_weights, block)).CopyTo(_weights, block);
+            (Vector.AsVectorDouble(high) & new Vector<double>(_weights, block + width / 2)).CopyTo(_weights, block + width / 2);
+            if ((kept & Vector.GreaterThanOrEqual(buckets, earliest)) == Vector<int>.Zero)
+                continue;
+            for (var i = block; i < Math.Min(block + width, _vocabulary); i++)
+            {
+                if (_bucketOf[i] >= first && _weights[i] > 0)
+                    _candidates[count++] = i;
+            }
+        }
+        return count;
     }
 
     private bool Before(int a, int b) => _scores[a] != _scores[b] ? _scores[a] > _scores[b] : a < b;
@@ -320,28 +420,44 @@ public sealed class Sampler
     {
         var target = Filter(_scores[best]) * Philox.Uniform(_options.Seed, _position);
         var reached = 0.0;
-        var token = best;
-        for (var i = 0; i < _vocabulary; i++)
+        for (var first = 0; first < _weights.Length; first += Block)
         {
-            if (_weights[i] == 0)
+            var (before, sum) = (reached, SumOf(first));
+            reached += sum;
+            if (reached <= target)
                 continue;
-            token = i;
-            reached += _weights[i];
-            if (reached > target)
-                break;
+            for (var i = first; i < first + Block; i++)
+            {
+                before += _weights[i];
+                if (_weights[i] > 0 && before > target)
+                    return i;
+            }
         }
-        return token;
+        // Rounding: the number fell on the very end.
+        var last = _vocabulary - 1;
+        while (_weights[last] == 0)
+            last--;
+        return last;
     }
 
-    /// <summary>The tokens of the largest logits by insertion into a short list: V comparisons, nearly all of them against its last entry.</summary>
+    /// <summary>The tokens of the largest logits by insertion into a short list: V comparisons, nearly all of them against its last entry, many at once.</summary>
     private (int, float)[] Top(ReadOnlySpan<float> logits, double normaliser)
     {
         var top = new (int Token, float LogProb)[Math.Min(_options.TopLogProbs, _vocabulary)];
         var count = 0;
+        var width = Vector<float>.Count;
         for (var i = 0; i < logits.Length; i++)
         {
-            if (count == top.Length && logits[i] <= logits[top[^1].Token])
-                continue;
+            if (count == top.Length)
+            {
+                var least = logits[top[^1].Token];
+                while (i + width <= logits.Length && Vector.LessThanOrEqualAll(new Vector<float>(logits[i..]), new(least)))
+                    i += width;
+                if (i == logits.Length)
+                    break;
+                if (logits[i] <= least)
+                    continue;
+            }
             var at = count < top.Length ? count++ : count - 1;
             for (; at > 0 && logits[i] > logits[top[at - 1].Token]; at--)
                 top[at] = top[at - 1];

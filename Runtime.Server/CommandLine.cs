@@ -33,8 +33,8 @@ internal static class CommandLine
         try
         {
             var configuration = new InvocationConfiguration { Output = output, Error = error, EnableDefaultExceptionHandler = false };
-            if (result.CommandResult.Command.Name == "serve")
-                configuration.ProcessTerminationTimeout = null; // the server takes signals itself: it drains
+            if (result.CommandResult.Command is { Name: "serve" or "route" })
+                configuration.ProcessTerminationTimeout = null; // they take signals themselves: they drain
             return await result.InvokeAsync(configuration).ConfigureAwait(false);
         }
         catch (OperationCanceledException)
@@ -73,6 +73,7 @@ internal static class CommandLine
             PullCommand.Create(terminal),
             EvaluateCommand.Create(terminal),
             ServeCommand.Create(terminal),
+            RouteCommand.Create(terminal),
             ReplayCommand.Create(terminal),
             AuditCommand.Create(terminal),
             BenchCommand.Create(terminal),

@@ -65,6 +65,11 @@ internal static class Examples
             "trimtab serve -m llava --vectors cmrm=cmrm.safetensors --policy policy.json --api-keys keys.json --audit-log audit.jsonl",
             "trimtab serve -m model.gguf --host 0.0.0.0 --port 80 --api-keys keys.json --kv-memory 8G --max-batch 64",
         ],
+        ["route"] =
+        [
+            "trimtab route --replica http://10.0.0.1:8080 --replica http://10.0.0.2:8080",
+            "trimtab route --discover http://trimtab-replicas:8080 --host 0.0.0.0 --port 8080",
+        ],
         ["replay"] = ["trimtab replay receipt.json --image photo.jpg", "trimtab replay answer.json -m llava --vectors cmrm.safetensors --image photo.jpg"],
         ["audit verify"] = ["trimtab audit verify audit.jsonl"],
         ["bench"] =

@@ -10,7 +10,7 @@ namespace Trimtab.Tests;
 [NonParallelizable]
 public partial class ReadmeTests
 {
-    private static string Root
+    internal static string Root
     {
         get
         {

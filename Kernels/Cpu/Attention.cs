@@ -25,6 +25,9 @@ internal unsafe struct PagedAttentionWork : IWork
     public int* Position;
     public int* Pages;
 
+    /// <summary>[2, Tokens], or null: see <see cref="TokenMap.Span"/>.</summary>
+    public int* Span;
+
     /// <summary>[Tokens, query heads, Chunks, export]; used where there are several chunks.</summary>
     public float* Exports;
 
@@ -79,8 +82,13 @@ internal unsafe struct PagedAttentionWork : IWork
     public readonly float* Export(int token, int query, int chunk) =>
         Exports + (((long)token * Heads.Query + query) * Chunks + chunk) * AttentionTile.ExportSize(Heads.Dimension);
 
-    /// <summary>The first position that a token sees.</summary>
-    public readonly int Low(int position) => Window > 0 ? Math.Max(0, position + 1 - Window) : 0;
+    /// <summary>The positions [Low, High) that a token sees.</summary>
+    public readonly (int Low, int High) Seen(int token)
+    {
+        var position = Position[token];
+        var low = Window > 0 ? Math.Max(0, position + 1 - Window) : 0;
+        return Span == null ? (low, position + 1) : (Math.Min(low, Span[token]), Span[Tokens + token] + 1);
+    }
 
     public readonly void Run(int first, int end, int worker)
     {
@@ -91,7 +99,7 @@ internal unsafe struct PagedAttentionWork : IWork
             int chunk = item % Chunks, rest = item / Chunks;
             var step = TokenSteps - 1 - rest / (KeySteps * QuerySteps);
             int key = rest / QuerySteps % KeySteps * keyStep, query = rest % QuerySteps * queryStep;
-            var tile = new AttentionTile(Pool, worker, rows, Heads.Dimension);
+            var tile = new AttentionTile(Pool, worker, rows, Heads.Dimension, Heads.SoftCap);
             int last = Math.Min((step + 1) * tokenStep, Tokens), run;
             for (var t = step * tokenStep; t < last; t += run)
             {
@@ -108,7 +116,15 @@ internal unsafe struct PagedAttentionWork : IWork
         const string Op = nameof(Device.AttendPaged);
         var sequence = Contract.Index(Op, "sequence", Sequence[token], Sequences);
         var position = Contract.Index(Op, "position", Position[token], int.MaxValue - count);
-        int from = Low(position), end = position + count;
+        var (from, end) = Seen(token);
+        for (var t = 0; t < count && Span != null; t++)
+            Contract.Span(Span[token + t], position + t, Span[Tokens + token + t]);
+        for (var t = 1; t < count; t++)
+        {
+            // Windows and spans only move on: those of tokens that follow each other make one range.
+            var (low, high) = Seen(token + t);
+            (from, end) = (Math.Min(from, low), Math.Max(end, high));
+        }
         if (Chunks > 1)
         {
             from = Math.Max(from, chunk * AttentionTile.Chunk);
@@ -124,8 +140,9 @@ internal unsafe struct PagedAttentionWork : IWork
             for (var r = 0; r < rows; r++)
             {
                 var t = r / queries;
+                var (low, high) = Seen(token + t);
                 tile.Begin(k * stride + r, Qkv + (long)(token + t) * Heads.Columns + (long)Query(firstKey + k, firstQuery, r % queries) * dimension,
-                    Heads.Scale, Low(position + t), position + t + 1);
+                    Heads.Scale, low, high);
             }
             tile.Fill(k * stride + rows, (k + 1) * stride);
         }
@@ -202,8 +219,8 @@ internal unsafe struct MergeAttentionWork : IWork
         int heads = Attention.Heads.Query, dimension = Attention.Heads.Dimension;
         for (var item = first; item < end; item++)
         {
-            var position = Attention.Position[item / heads];
-            int low = Attention.Low(position) / AttentionTile.Chunk, high = Math.Min(position / AttentionTile.Chunk, Attention.Chunks - 1);
+            var (from, to) = Attention.Seen(item / heads);
+            int low = from / AttentionTile.Chunk, high = Math.Min((to - 1) / AttentionTile.Chunk, Attention.Chunks - 1);
             AttentionTile.Merge(Attention.Export(item / heads, item % heads, low), high - low + 1, dimension, Attention.Output + (long)item * dimension);
         }
     }
@@ -230,7 +247,7 @@ internal unsafe struct FullAttentionWork : IWork
     public readonly void Run(int first, int end, int worker)
     {
         int columns = Heads.Columns, outputs = Heads.Query * Heads.Dimension;
-        var tile = new AttentionTile(Pool, worker, Step * Group, Heads.Dimension);
+        var tile = new AttentionTile(Pool, worker, Step * Group, Heads.Dimension, Heads.SoftCap);
         for (var item = first; item < end; item++)
         {
             int head = item / Steps % Heads.KeyValue, token = item % Steps * Step, rows = Math.Min(Step, Length - token) * Group;

@@ -40,6 +40,7 @@ internal unsafe struct AttentionTile
     private const int Width = LanesSums.Width;
 
     private readonly int dimension, padded;
+    private readonly float softCap;
 
     // Per row: query times scale [padded]; of the chunk sums of values [padded] and of weights [Width]; the same of the chunks
     // that are closed; scores of the block [Block]; maxima of the chunk and of the closed ones.
@@ -59,9 +60,10 @@ internal unsafe struct AttentionTile
     public readonly long* ScalePlace;
 
     /// <summary>Lays a tile out in a worker's scratch.</summary>
-    public AttentionTile(WorkerPool pool, int worker, int rows, int dimension)
+    public AttentionTile(WorkerPool pool, int worker, int rows, int dimension, float softCap)
     {
         this.dimension = dimension;
+        this.softCap = softCap;
         padded = Padded(dimension);
         rows = RoundUp(rows);
         long row = padded, block = (long)Block * padded;
@@ -431,6 +433,9 @@ internal unsafe struct AttentionTile
     private readonly void Soften<T>(int row, int from, int to) where T : struct, ILanes<T>
     {
         float* score = scores + (long)row * Block, total = totals + (long)row * Width;
+        if (softCap > 0)
+            for (var j = 0; j < Block; j += Width)
+                T.Store(LanesMath.SoftCap(T.Load(score + j), softCap), score + j);
         for (var j = 0; j < from; j++)
             score[j] = float.NegativeInfinity;
         for (var j = to; j < Block; j++)

@@ -64,7 +64,10 @@ public sealed unsafe partial class CpuDevice
     }
 
     /// <inheritdoc/>
-    public override void Embed(Tensor output, Weight table, Tensor features, Tensor rows)
+    public override void Embed(Tensor output, Weight table, Tensor features, Tensor rows) => Embed(output, table, features, rows, 1);
+
+    /// <inheritdoc/>
+    public override void Embed(Tensor output, Weight table, Tensor features, Tensor rows, float scale)
     {
         var packed = Packed(nameof(Embed), table);
         if (output.Columns != packed.Columns || rows.Count != output.Rows || (!features.IsNone && features.Columns != packed.Columns))
@@ -76,7 +79,7 @@ public sealed unsafe partial class CpuDevice
             if (order[t] >= packed.Rows || -1 - order[t] >= available)
                 throw new ArgumentOutOfRangeException(nameof(rows), order[t], $"Embed: row {t} is neither in the table's {packed.Rows} nor in the features' {available}");
         Pool.Run(output.Rows, new EmbedWork(
-            _linear, packed, (nint)output.F32(), features.IsNone ? 0 : (nint)features.F32(), (nint)order, (nint)_scratch.Pointer));
+            _linear, packed, (nint)output.F32(), features.IsNone ? 0 : (nint)features.F32(), (nint)order, (nint)_scratch.Pointer, scale));
         KeepAlive(output, features, rows);
     }
 
@@ -139,7 +142,7 @@ public sealed unsafe partial class CpuDevice
         GC.KeepAlive(c.Storage);
     }
 
-    private readonly struct EmbedWork(LinearKernels kernels, CpuWeight table, nint output, nint features, nint rows, nint scratch) : IWork
+    private readonly struct EmbedWork(LinearKernels kernels, CpuWeight table, nint output, nint features, nint rows, nint scratch, float scale) : IWork
     {
         public void Run(int first, int end, int worker)
         {
@@ -149,7 +152,11 @@ public sealed unsafe partial class CpuDevice
                 var row = ((int*)rows)[t];
                 var target = (float*)output + (long)t * width;
                 if (row >= 0)
+                {
                     kernels.Row(table, row, target, (byte*)scratch + (long)worker * LinearKernels.ScratchBytes);
+                    for (var i = 0; scale != 1 && i < width; i++)
+                        target[i] *= scale;
+                }
                 else
                     new ReadOnlySpan<float>((float*)features + (-1L - row) * width, width).CopyTo(new Span<float>(target, width));
             }

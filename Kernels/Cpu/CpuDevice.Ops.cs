@@ -32,6 +32,11 @@ public sealed unsafe partial class CpuDevice
                     work.Products = junction.Products.F32();
                 }
             }
+            if (!junction.Added.IsNone)
+            {
+                work.Rows = junction.Rows.I32();
+                work.Added = junction.Added.F32();
+            }
             if (!junction.CaptureSlot.IsNone)
             {
                 work.CaptureSlot = junction.CaptureSlot.I32();
@@ -40,7 +45,7 @@ public sealed unsafe partial class CpuDevice
         }
         Norm(work, x, norm);
         Hold(x, delta, output, junction.SteerSlot, junction.SteerScale, junction.CaptureSlot);
-        Hold(junction.Vectors, junction.Captures, junction.ProductSlot, junction.Products);
+        Hold(junction.Vectors, junction.Captures, junction.ProductSlot, junction.Products, junction.Rows, junction.Added);
     }
 
     private void Norm(NormWork work, Tensor x, in NormWeights norm)
@@ -70,9 +75,12 @@ public sealed unsafe partial class CpuDevice
             Scales = cache.Scales.IsNone ? null : cache.Scales.F32(),
             StoreRow = tokens.StoreRow.I32(),
             CacheRows = cache.Keys.Rows,
+            QueryNorm = heads.QueryNorm.IsNone ? null : heads.QueryNorm.F32(),
+            KeyNorm = heads.KeyNorm.IsNone ? null : heads.KeyNorm.F32(),
         };
         Pool.Run(qkv.Rows, work, Grain / Math.Max(1, qkv.Columns));
         Hold(qkv, rotary, cache.Keys, cache.Values, tokens.StoreRow, cache.Scales);
+        Hold(heads.QueryNorm, heads.KeyNorm);
     }
 
     /// <inheritdoc/>
@@ -97,13 +105,15 @@ public sealed unsafe partial class CpuDevice
             Sequence = tokens.Sequence.I32(),
             Position = tokens.Position.I32(),
             Pages = tokens.Pages.I32(),
+            Span = tokens.Span.IsNone ? null : tokens.Span.I32(),
         };
         // Positions are what the cost depends on; reading them is nothing beside it.
         long keys = 0, longest = 0;
         for (var t = 0; t < qkv.Rows; t++)
         {
-            keys += Math.Min(work.Position[t], window > 0 ? window : int.MaxValue);
-            longest = Math.Max(longest, work.Position[t] + 1L);
+            var (low, high) = work.Seen(t);
+            keys += high - low;
+            longest = Math.Max(longest, high);
         }
         work.Divide(longest);
         if (work.ExportFloats > 0)
@@ -112,7 +122,7 @@ public sealed unsafe partial class CpuDevice
         if (work.Chunks > 1)
             Pool.Run(qkv.Rows * heads.Query, new MergeAttentionWork { Attention = work });
         Hold(output, qkv, cache.Keys, cache.Values, tokens.Sequence, tokens.Position);
-        Hold(tokens.Pages, cache.Scales);
+        Hold(tokens.Pages, cache.Scales, tokens.Span);
     }
 
     /// <inheritdoc/>

@@ -9,7 +9,7 @@ public sealed unsafe partial class CpuDevice : Device
     private readonly LinearKernels _linear;
     private readonly CpuStorage _scratch;
     private readonly Activations _activations;
-    private CpuStorage? _temporary, _rows, _pairs, _exports;
+    private CpuStorage? _temporary, _rows, _pairs, _exports, _experts;
 
     /// <summary>Starts the device.</summary>
     /// <param name="threads">Threads that work, the caller's included; 0 for one a processor.</param>
@@ -34,10 +34,29 @@ public sealed unsafe partial class CpuDevice : Device
     public override DType ActivationType => DType.F32;
 
     /// <inheritdoc/>
+    public override Abilities Abilities => Abilities.All;
+
+    /// <inheritdoc/>
     public override bool Caches(DType type) => type is DType.F32 or DType.BF16 or DType.U8;
 
     /// <summary>The threads.</summary>
     internal WorkerPool Pool { get; }
+
+    private readonly struct SpreadWork(Action<int> work) : IWork
+    {
+        public void Run(int first, int end, int worker)
+        {
+            for (var i = first; i < end; i++)
+                work(i);
+        }
+    }
+
+    /// <inheritdoc/>
+    public override void Spread(int items, Action<int> work)
+    {
+        ArgumentNullException.ThrowIfNull(work);
+        Pool.Share(items, new SpreadWork(work));
+    }
 
     /// <inheritdoc/>
     public override Tensor Allocate(DType type, int rows, int columns)
@@ -104,6 +123,7 @@ public sealed unsafe partial class CpuDevice : Device
         _rows?.Dispose();
         _pairs?.Dispose();
         _exports?.Dispose();
+        _experts?.Dispose();
     }
 
     /// <summary>Memory for the duration of one operation; what was in it is lost.</summary>

@@ -35,6 +35,10 @@ internal unsafe struct NormWork : IWork
     public int* ProductSlot;
     public float* Products;
 
+    /// <summary>Per token; null for no addition.</summary>
+    public int* Rows;
+    public float* Added;
+
     public readonly void Run(int first, int end, int worker)
     {
         for (var t = first; t < end; t++)
@@ -49,6 +53,8 @@ internal unsafe struct NormWork : IWork
                 if (ProductSlot != null && ProductSlot[t] >= 0)
                     row.Products = Products + (long)Contract.Index(nameof(Device.ResidualNorm), "product slot", ProductSlot[t], Junction.Products.Rows) * 2 * Junction.Layers + 2 * (Junction.Layer - 1);
             }
+            if (Rows != null && Rows[t] < 0)
+                row.Added = Added + (long)Contract.Index(nameof(Device.ResidualNorm), "feature", -1 - Rows[t], Junction.Added.Rows) * Columns;
             var output = Output + (long)t * Columns;
             if (Lanes512.IsSupported)
                 row.Run<Lanes512>(output, Weight, Bias, Epsilon, Centered);
@@ -66,7 +72,7 @@ internal unsafe ref struct NormRow
     private const int Width = LanesSums.Width;
 
     public int Columns;
-    public float* X, Delta, Capture, Vector;
+    public float* X, Delta, Capture, Vector, Added;
 
     /// <summary>Receives h · v before and after the edit; null for no products.</summary>
     public float* Products;
@@ -150,6 +156,8 @@ internal unsafe ref struct NormRow
             if (Products != null)
                 after = T.MultiplyAdd(x, v, after);
         }
+        if (Added != null)
+            x += LanesSums.Load<T>(Added + i, count);
         LanesSums.Store(x, X + i, count);
         return x;
     }

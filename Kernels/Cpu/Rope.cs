@@ -23,6 +23,9 @@ internal unsafe struct RopeWork : IWork
     public int* StoreRow;
     public int CacheRows;
 
+    /// <summary>[Dimension] each, or null.</summary>
+    public float* QueryNorm, KeyNorm;
+
     /// <summary>Columns of a head that a rounded cache takes: what lies on a stack meanwhile.</summary>
     public const int MostDimension = 1024;
 
@@ -36,6 +39,8 @@ internal unsafe struct RopeWork : IWork
             var row = Contract.Index(nameof(Device.RopeStore), "store row", StoreRow[t], CacheRows);
             var angles = Rotary + (long)t * Rotated;
             var query = Qkv + (long)t * Heads.Columns;
+            for (var h = 0; QueryNorm != null && h < Heads.Query + Heads.KeyValue; h++)
+                Norm(query + (long)h * dimension, h < Heads.Query ? QueryNorm : KeyNorm);
             for (var h = 0; h < Heads.Query; h++)
                 Rotate(query + (long)h * dimension, query + (long)h * dimension, angles, Rotated / 2);
             var source = query + (long)Heads.Query * dimension;
@@ -44,6 +49,17 @@ internal unsafe struct RopeWork : IWork
             else
                 StoreSmall(source, (long)row, angles);
         }
+    }
+
+    private readonly void Norm(float* head, float* weight)
+    {
+        var row = new NormRow { Columns = Heads.Dimension, X = head };
+        if (Lanes512.IsSupported)
+            row.Run<Lanes512>(head, weight, null, Heads.NormEpsilon, false);
+        else if (Lanes256.IsSupported)
+            row.Run<Lanes256>(head, weight, null, Heads.NormEpsilon, false);
+        else
+            row.Run<Lanes128>(head, weight, null, Heads.NormEpsilon, false);
     }
 
     private readonly void Store(float* source, float* keys, float* values, float* angles)

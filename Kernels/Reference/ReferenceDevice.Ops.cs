@@ -21,6 +21,12 @@ public sealed partial class ReferenceDevice
                 h[i] += d[i];
             if (junction.Layer > 0)
                 Meet(h, t, junction);
+            if (!junction.Added.IsNone && junction.Rows.Integers()[t] is < 0 and var feature)
+            {
+                var added = junction.Added.Row(Contract.Index(nameof(ResidualNorm), "feature", -1 - feature, junction.Added.Rows));
+                for (var i = 0; i < h.Length; i++)
+                    h[i] += added[i];
+            }
             Norm(output.Row(t), h, norm);
         }
     }
@@ -87,6 +93,11 @@ public sealed partial class ReferenceDevice
             var row = Contract.Index(nameof(RopeStore), "store row", tokens.StoreRow.Integers()[t], cache.Keys.Rows);
             var all = qkv.Row(t);
             var angles = rotary.Row(t);
+            for (var h = 0; h < heads.Query + heads.KeyValue && !heads.QueryNorm.IsNone; h++)
+            {
+                var head = all.Slice(h * dimension, dimension);
+                Norm(head, head.ToArray(), new(h < heads.Query ? heads.QueryNorm : heads.KeyNorm, default, heads.NormEpsilon, false));
+            }
             for (var h = 0; h < heads.Query; h++)
                 Rotate(all.Slice(h * dimension, dimension), angles);
             for (var h = 0; h < heads.KeyValue; h++)
@@ -151,7 +162,14 @@ public sealed partial class ReferenceDevice
             var position = Contract.Index(nameof(AttendPaged), "position", tokens.Position.Integers()[t], int.MaxValue);
             var pages = tokens.Pages.Slice(sequence, 1).Integers();
             var rows = new List<int>();
-            for (var p = window > 0 ? Math.Max(0, position - window + 1) : 0; p <= position; p++)
+            var (low, high) = (window > 0 ? Math.Max(0, position - window + 1) : 0, position);
+            if (!tokens.Span.IsNone)
+            {
+                var (first, last) = (tokens.Span.Integers()[t], tokens.Span.Integers()[qkv.Rows + t]);
+                Contract.Span(first, position, last);
+                (low, high) = (Math.Min(low, first), last);
+            }
+            for (var p = low; p <= high; p++)
                 rows.Add(Contract.CacheRow(cache, pages, sequence, p));
             for (var h = 0; h < heads.Query; h++)
                 Attend(output.Row(t), qkv.Row(t), h, heads, cache.Keys, cache.Values, rows, 0, 0, cache.Scales);
@@ -186,6 +204,8 @@ public sealed partial class ReferenceDevice
             for (var i = 0; i < dimension; i++)
                 weight[j] += query[i] * Stored(key[i], rows[j], group);
             weight[j] *= heads.Scale;
+            if (heads.SoftCap > 0)
+                weight[j] = heads.SoftCap * Math.Tanh(weight[j] / heads.SoftCap);
         }
         double highest = weight.Max(), total = 0;
         for (var j = 0; j < weight.Length; j++)
@@ -197,6 +217,56 @@ public sealed partial class ReferenceDevice
             var value = values.Row(rows[j])[(valueColumn + first)..];
             for (var i = 0; i < dimension; i++)
                 result[i] += weight[j] / total * Stored(value[i], rows[j], keyHeads + group);
+        }
+    }
+
+    /// <inheritdoc/>
+    public override void BlendRows(Tensor output, Tensor input, Tensor rows, Tensor weights)
+    {
+        Contract.BlendRows(DType.F64, output, input, rows, weights);
+        for (var i = 0; i < output.Rows; i++)
+        {
+            var target = output.Row(i);
+            target.Clear();
+            for (var g = 0; g < rows.Rows; g++)
+            {
+                var source = input.Row(Contract.Index(nameof(BlendRows), "row", rows.Integers()[g * output.Rows + i], input.Rows));
+                for (var d = 0; d < target.Length; d++)
+                    target[d] += weights.Row(g)[i] * source[d];
+            }
+        }
+    }
+
+    /// <inheritdoc/>
+    public override void SoftCap(Tensor x, float cap)
+    {
+        Contract.Expect(nameof(SoftCap), nameof(x), x, DType.F64, x.Rows, x.Columns);
+        foreach (ref var value in x.Values())
+            value = cap * Math.Tanh(value / cap);
+    }
+
+    /// <inheritdoc/>
+    public override void Experts(Tensor output, Tensor input, Tensor scores, in ExpertWeights weights)
+    {
+        Contract.Experts(DType.F64, output, input, scores, weights);
+        for (var t = 0; t < input.Rows; t++)
+        {
+            var share = scores.Row(t).ToArray();
+            var highest = share.Max();
+            share = Array.ConvertAll(share, s => Math.Exp(s - highest));
+            var used = Enumerable.Range(0, share.Length).OrderByDescending(e => share[e]).Take(weights.Used).Order().ToList();
+            var total = weights.Normalised ? used.Sum(e => share[e]) : share.Sum();
+            var target = output.Row(t);
+            target.Clear();
+            foreach (var e in used)
+            {
+                double[][] up = weights.GateUp[e].OfReference().Values, down = weights.Down[e].OfReference().Values;
+                var middle = new double[down[0].Length];
+                for (var i = 0; i < middle.Length; i++)
+                    middle[i] = Activate(weights.Activation, Sum(input.Row(t), up, default, i)) * Sum(input.Row(t), up, default, middle.Length + i);
+                for (var d = 0; d < target.Length; d++)
+                    target[d] += share[e] / total * Sum(middle, down, default, d);
+            }
         }
     }
 

@@ -13,6 +13,9 @@ public sealed partial class ReferenceDevice : Device
     public override DType ActivationType => DType.F64;
 
     /// <inheritdoc/>
+    public override Abilities Abilities => Abilities.All;
+
+    /// <inheritdoc/>
     /// <exception cref="NotSupportedException">The type is neither F32, F64, I32, BF16 nor U8.</exception>
     public override Tensor Allocate(DType type, int rows, int columns)
     {
@@ -87,7 +90,10 @@ public sealed partial class ReferenceDevice : Device
     }
 
     /// <inheritdoc/>
-    public override void Embed(Tensor output, Weight table, Tensor features, Tensor rows)
+    public override void Embed(Tensor output, Weight table, Tensor features, Tensor rows) => Embed(output, table, features, rows, 1);
+
+    /// <inheritdoc/>
+    public override void Embed(Tensor output, Weight table, Tensor features, Tensor rows, float scale)
     {
         Contract.Expect(nameof(Embed), nameof(output), output, DType.F64, output.Rows, table.Columns);
         Contract.Expect(nameof(Embed), nameof(rows), rows, DType.I32, 1, output.Rows);
@@ -97,7 +103,11 @@ public sealed partial class ReferenceDevice : Device
         {
             var row = rows.Integers()[t];
             if (row >= 0)
-                table.OfReference().Values[Contract.Index(nameof(Embed), "row", row, table.Rows)].CopyTo(output.Row(t));
+            {
+                var source = table.OfReference().Values[Contract.Index(nameof(Embed), "row", row, table.Rows)];
+                for (var i = 0; i < source.Length; i++)
+                    output.Row(t)[i] = scale * source[i];
+            }
             else
                 features.Row(Contract.Index(nameof(Embed), "feature", -1 - row, features.Rows)).CopyTo(output.Row(t));
         }

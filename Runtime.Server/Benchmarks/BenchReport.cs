@@ -51,7 +51,7 @@ internal sealed record BenchReport(
             PrintPeer(output, peer, markdown);
     }
 
-    /// <summary>A table of the ops, longest first; the last row is what no op took: sampling, texts, filling batches.</summary>
+    /// <summary>A table of the ops, longest first; Spread draws and hashes; the last row is what no op took: texts, filling batches.</summary>
     private static void PrintProfile(TextWriter output, Measurement measurement)
     {
         output.WriteLine();

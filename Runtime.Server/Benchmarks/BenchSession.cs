@@ -21,6 +21,7 @@ internal sealed class BenchSession : IDisposable
     private readonly ShiftVectors[] _vectors;
     private readonly float[] _pixels = [];
     private readonly Tensor _features;
+    private readonly Tensor[] _added = [];
     private readonly ProfilingDevice? _profile;
     private IReadOnlyList<ProfileStage> _stages = [];
 
@@ -62,11 +63,13 @@ internal sealed class BenchSession : IDisposable
         }
         if (!plan.Image || network.Vision is not { } vision)
             return;
-        _pixels = new float[vision.PixelCount];
+        _pixels = new float[vision.Spec.PixelCount(vision.Spec.Typical)];
         for (var i = 0; i < _pixels.Length; i++)
             _pixels[i] = random.NextSingle() * 4 - 2;
-        _features = network.Device.Allocate(network.Device.ActivationType, vision.Spec.Features, text.HiddenSize);
-        Add(new("image", vision.Spec.Features, 1, 0, 0, Cost.Image(vision, sight)));
+        Tensor Rows() => network.Device.Allocate(network.Device.ActivationType, vision.Spec.FeatureRows(vision.Spec.Typical), text.HiddenSize);
+        _features = Rows();
+        _added = [.. vision.Spec.Deepstack.Select(_ => Rows())];
+        Add(new("image", _features.Rows, 1, 0, 0, Cost.Image(vision, sight)));
 
         void Add(Measurement measurement) => Measurements.Add(measurement);
     }
@@ -149,7 +152,7 @@ internal sealed class BenchSession : IDisposable
     private double Encode()
     {
         var start = Begin();
-        _network.Vision!.Forward(_pixels, _features);
+        _network.Vision!.Forward(_pixels, _network.Vision.Spec.Typical, _features, _added);
         return End(start);
     }
 
@@ -175,7 +178,8 @@ internal sealed class BenchSession : IDisposable
             {
                 MaxTokens = tokens,
                 IgnoreEos = true,
-                HashLogits = hash,
+                HashLogits = hash || _plan.HashLogits,
+                Sampling = (_plan.Sampling ?? new()) with { Seed = (ulong)i },
                 Steering = measurement.Steered == 0 ? null : new(_vectors[i % measurement.Steered], _plan.Alpha),
             },
             _tokenizer, _network.Spec.Text.VocabularySize)),
@@ -191,5 +195,7 @@ internal sealed class BenchSession : IDisposable
     {
         _engine.Dispose();
         _features.Storage?.Dispose();
+        foreach (var tensor in _added)
+            tensor.Storage!.Dispose();
     }
 }

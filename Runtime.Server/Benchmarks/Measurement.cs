@@ -13,8 +13,11 @@ namespace Trimtab.Server.Benchmarks;
 /// <param name="Alpha">Their strength.</param>
 /// <param name="Repetitions">How often each is measured, in turn.</param>
 /// <param name="Kv">Form of keys and values.</param>
+/// <param name="Sampling">How tokens are drawn; null for the most likely.</param>
+/// <param name="HashLogits">Whether their logits are hashed in timed runs too.</param>
 internal sealed record BenchPlan(
-    int Prompt, int Generate, IReadOnlyList<int> Batches, int Depth, bool Image, int Steered, float Alpha, int Repetitions, KvType Kv = KvType.F32);
+    int Prompt, int Generate, IReadOnlyList<int> Batches, int Depth, bool Image, int Steered, float Alpha, int Repetitions, KvType Kv = KvType.F32,
+    SamplingOptions? Sampling = null, bool HashLogits = false);
 
 /// <summary>One thing that is measured, and how long it took each time.</summary>
 /// <param name="Test">prefill, decode or image.</param>
@@ -90,14 +93,20 @@ internal sealed record Cost(double WeightBytes, double Bytes, double Operations,
     {
         var (vision, projector) = (encoder.Spec, encoder.Projector);
         double rows = vision.Rows, width = vision.HiddenSize;
-        var layer = rows * (4 * width * width + 2 * width * vision.IntermediateSize) + 2 * rows * rows * width;
-        var patches = vision.Patches * width * 3 * vision.PatchSize * vision.PatchSize;
-        var projection = (double)vision.Features * projector.HiddenSize * (projector.InputSize + projector.OutputSize);
+        var matrices = vision.Activation is Epilogue.SiluGate or Epilogue.GeluTanhGate ? 3 : 2;
+        var layer = rows * (4 * width * width + matrices * width * vision.IntermediateSize) + 2 * rows * rows * width;
+        var patches = vision.Patches * width * 3 * vision.TemporalPatch * vision.PatchSize * vision.PatchSize;
+        var projection = vision.Features * (projector.HiddenSize == 0 ? (double)projector.InputSize * projector.OutputSize
+            : (double)projector.HiddenSize * (projector.InputSize + projector.OutputSize));
         return new(0, 0, 2 * (vision.UsedLayers * layer + patches + projection), arithmetic);
     }
 
     private static double Linear(TextSpec text)
-        => 2.0 * text.Layers * text.HiddenSize * (2.0 * (text.Heads + text.KeyValueHeads) * text.HeadDimension + 3.0 * text.IntermediateSize);
+    {
+        // Of a mixture the experts that a token uses.
+        double Mlp(int layer) => text.Mixture is { } m && m.Layers[layer] ? 3.0 * m.Used * m.IntermediateSize + m.Experts : 3.0 * text.IntermediateSize;
+        return 2.0 * text.HiddenSize * Enumerable.Range(0, text.Layers).Sum(l => 2.0 * (text.Heads + text.KeyValueHeads) * text.HeadDimension + Mlp(l));
+    }
 
     private static double Head(TextSpec text) => 2.0 * text.VocabularySize * text.HiddenSize;
 

@@ -28,6 +28,9 @@ internal static class BenchCommand
     private static readonly Option<int> Depth = new("--depth", "-d") { Description = "Positions that a sequence holds before its decoding is timed.", HelpName = "N" };
     private static readonly Option<int> Steered = new("--steered") { Description = "Measure steered too, over all layers, with this many distinct vectors in a batch.", HelpName = "K" };
     private static readonly Option<float> Alpha = new("--alpha") { Description = "Strength of that steering.", HelpName = "A", DefaultValueFactory = _ => 1 };
+    private static readonly Option<float> Temperature = new("--temperature") { Description = "How tokens are drawn; 0 takes the most likely.", HelpName = "T" };
+    private static readonly Option<float> TopP = new("--top-p") { Description = "Keep the smallest set of tokens whose mass reaches P.", HelpName = "P", DefaultValueFactory = _ => 1 };
+    private static readonly Option<bool> HashLogits = new("--hash-logits") { Description = "Hash the logits of every token, as a server does for its receipts." };
     private static readonly Option<bool> Image = new("--image") { Description = "Measure the vision tower on one image." };
     private static readonly Option<bool> Profile = new("--profile") { Description = "Print how the time divides among the ops." };
     private static readonly Option<int> Repetitions = new("--repetitions", "-r") { Description = "How often each is measured, in turn; 0 with --write only writes.", HelpName = "R", DefaultValueFactory = _ => 5 };
@@ -46,7 +49,7 @@ internal static class BenchCommand
     {
         var command = new Command("bench", "Measures a model: prefill, decoding in batches, steering, images; repetitions in turn, beside the machine's measured limits and other programs.");
         foreach (var option in (ReadOnlySpan<Option>)[
-            Model, Mmproj, Synthetic, Seed, Save, Dtype, ActivationsOption, Kv, Threads, Prompt, Generate, Batches, Depth, Steered, Alpha, Image, Profile, Repetitions, Peers, JsonFile, Markdown])
+            Model, Mmproj, Synthetic, Seed, Save, Dtype, ActivationsOption, Kv, Threads, Prompt, Generate, Batches, Depth, Steered, Alpha, Temperature, TopP, HashLogits, Image, Profile, Repetitions, Peers, JsonFile, Markdown])
             command.Options.Add(option);
         command.Subcommands.Add(BenchServeCommand.Create(terminal));
         command.SetAction(async (parse, cancel) =>
@@ -144,7 +147,15 @@ internal static class BenchCommand
         var plan = new BenchPlan(
             ModelArguments.Range(parse, Prompt, 1 << 20), ModelArguments.Range(parse, Generate, 1 << 20), Numbers("--batch", parse.GetValue(Batches)!),
             ModelArguments.Range(parse, Depth, 1 << 20), parse.GetValue(Image), ModelArguments.Range(parse, Steered, 1024), parse.GetValue(Alpha),
-            ModelArguments.Range(parse, Repetitions, 1000), ModelArguments.ReadKv(parse, Kv));
+            ModelArguments.Range(parse, Repetitions, 1000), ModelArguments.ReadKv(parse, Kv), new() { Temperature = parse.GetValue(Temperature), TopP = parse.GetValue(TopP) }, parse.GetValue(HashLogits));
+        try
+        {
+            plan.Sampling!.Validate();
+        }
+        catch (ArgumentOutOfRangeException error)
+        {
+            throw new UsageException(error.Message);
+        }
         if (plan is { Prompt: 0, Generate: 0, Image: false })
             throw new UsageException("-p 0 and -n 0 without --image measure nothing");
         if (!float.IsFinite(plan.Alpha))

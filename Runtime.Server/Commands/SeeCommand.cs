@@ -34,7 +34,7 @@ internal static class SeeCommand
                 var seen = files.Processor!.Prepare(decoded);
                 var beside = Path.ChangeExtension(target, ".model" + Path.GetExtension(target));
                 seen.Save(beside);
-                terminal.Output.WriteLine($"{beside}: {seen.Width} x {seen.Height}, {files.Spec.Vision!.Features} tokens");
+                terminal.Output.WriteLine($"{beside}: {seen.Width} x {seen.Height}, {files.ImageTokens(decoded.Width, decoded.Height)} tokens");
             }
             return 0;
         });

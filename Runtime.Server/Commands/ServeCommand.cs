@@ -30,7 +30,8 @@ internal static class ServeCommand
     private static readonly Option<int> MaxImages = new("--max-images") { Description = "Most images in a request.", HelpName = "N", DefaultValueFactory = _ => 8 };
     private static readonly Option<int> AnswerTime = new("--answer-time") { Description = "Longest time for one answer, in seconds.", HelpName = "N", DefaultValueFactory = _ => 600 };
     private static readonly Option<int> DrainTime = new("--drain-time") { Description = "Longest time from SIGTERM to the end of the last answer, in seconds.", HelpName = "N", DefaultValueFactory = _ => 20 };
-    private static readonly Option<string[]> ImageHosts = new("--allow-image-hosts") { Description = "Hosts that http(s) image URLs may name; by default none.", HelpName = "HOST", AllowMultipleArgumentsPerToken = true };
+    private static readonly Option<bool> ProtectMetrics = new("--protect-metrics") { Description = "Ask for an API key at /metrics too." };
+    private static readonly Option<string[]> ImageHosts = new("--allow-image-hosts") { Description = "Hosts that http(s) image URLs may name, at ports 80 and 443 or as HOST:PORT; by default none.", HelpName = "HOST", AllowMultipleArgumentsPerToken = true };
     private static readonly Option<string> Device = new Option<string>("--device") { Description = "Where the model runs.", DefaultValueFactory = _ => "cpu" }.AcceptOnlyFromAmong("cpu", "cuda");
     private static readonly Option<int> Threads = new("--threads", "-t") { Description = "CPU threads; 0 for one per core.", HelpName = "N" };
     private static readonly Option<string> Dtype = ModelArguments.Dtype();
@@ -42,7 +43,7 @@ internal static class ServeCommand
     {
         var command = new Command("serve", "Serves a model by OpenAI's HTTP interfaces, steered as a policy says; answers carry receipts. SIGTERM ends it once its answers have.");
         foreach (var option in (ReadOnlySpan<Option>)[ModelPath, Mmproj, Vectors, PolicyPath, Keys, Audit, Name, Host, Port, Context, KvMemory, MaxBatch, MaxWaiting,
-            MaxRequests, MaxTokens, MaxBody, MaxImages, AnswerTime, DrainTime, ImageHosts, Device, Threads, Dtype, Activations, Kv])
+            MaxRequests, MaxTokens, MaxBody, MaxImages, AnswerTime, DrainTime, ProtectMetrics, ImageHosts, Device, Threads, Dtype, Activations, Kv])
             command.Options.Add(option);
         command.SetAction(async (parse, cancel) =>
         {
@@ -51,6 +52,8 @@ internal static class ServeCommand
             var options = Read(parse);
             var sets = NamedFiles(parse.GetValue(Vectors) ?? []);
             var keys = parse.GetValue(Keys) is { } file ? ApiKeys.Open(file) : null;
+            if (options.ProtectMetrics && keys is null)
+                throw new UsageException("--protect-metrics: there are no keys to ask for; expected --api-keys FILE");
             var path = parse.GetValue(ModelPath);
             var demo = path is null;
             path ??= DemoCommand.Find();
@@ -141,6 +144,7 @@ internal static class ServeCommand
             MaxImages = ModelArguments.Range(parse, MaxImages, 1024),
             AnswerTime = TimeSpan.FromSeconds(AtLeastOne(parse, AnswerTime, 86400)),
             DrainTime = TimeSpan.FromSeconds(AtLeastOne(parse, DrainTime, 86400)),
+            ProtectMetrics = parse.GetValue(ProtectMetrics),
             ImageHosts = parse.GetValue(ImageHosts) ?? [],
         };
     }
@@ -168,7 +172,7 @@ internal static class ServeCommand
         return files;
     }
 
-    private static int AtLeastOne(ParseResult parse, Option<int> option, int most)
+    internal static int AtLeastOne(ParseResult parse, Option<int> option, int most)
         => ModelArguments.Range(parse, option, most) is > 0 and var value ? value : throw new UsageException($"{option.Name} is 0; expected 1 to {most}");
 
     /// <summary>How many positions' keys and values a size holds.</summary>

@@ -7,7 +7,7 @@ const make = (tag, className, text) => {
   return element;
 };
 const panes = { steered: { log: $('steered'), turns: [] }, unsteered: { log: $('unsteered'), turns: [] } };
-let model = null, steering = null, images = [], running = null;
+let model = null, steering = null, images = [], running = null, shown = null;
 
 function store(value) {
   try { return value === undefined ? sessionStorage.getItem('key') || '' : sessionStorage.setItem('key', value); } catch { return ''; }
@@ -62,7 +62,7 @@ function mark() {
   };
   const ticks = [];
   if (set?.operating_point) { ticks.push(...tick(set.operating_point.alpha, 'point')); texts.push(`operating point ${set.operating_point.alpha}`); }
-  if (at.required) { ticks.push(...tick(at.alpha_floor, 'floor')); texts.push(`policy's floor ${at.alpha_floor} (below it: ${at.below_floor})`); }
+  if (at.required && at.alpha_floor > 0) { ticks.push(...tick(at.alpha_floor, 'floor')); texts.push(`policy's floor ${at.alpha_floor} (below it: ${at.below_floor})`); }
   if ($('alpha').disabled) texts.push('the policy lets this key choose no alpha');
   $('marks').replaceChildren(...ticks);
   $('marksText').textContent = texts.join('; ');
@@ -130,16 +130,17 @@ async function answer(pane, question, wanted, stop) {
         if (choice?.delta?.content) {
           last = performance.now();
           first ||= last;
-          text.append(choice.delta.content);
+          // A first word's token brings the space before it.
+          text.append(text.textContent ? choice.delta.content : choice.delta.content.trimStart());
         }
         reason = choice?.finish_reason ?? reason;
         receipt = event.steering_receipt ?? receipt;
         usage = event.usage ?? usage;
       }
     }
-    pane.turns.push({ role: 'user', content }, { role: 'assistant', content: text.textContent });
+    if (!stop.aborted) pane.turns.push({ role: 'user', content }, { role: 'assistant', content: text.textContent });
   } catch (error) {
-    if (error.name === 'AbortError') {
+    if (stop.aborted) {
       reason = 'stopped';
     } else {
       text.classList.add('error');
@@ -148,7 +149,8 @@ async function answer(pane, question, wanted, stop) {
   }
   const said = [];
   if (first) said.push(`first token ${Math.round(first - began)} ms`);
-  if (usage && usage.completion_tokens > 1 && last > first) said.push(`${((usage.completion_tokens - 1) / (last - first) * 1000).toFixed(1)} tokens/s`);
+  // Of a few tokens, or of a moment, a speed says nothing.
+  if (usage && usage.completion_tokens >= 8 && last - first >= 50) said.push(`${((usage.completion_tokens - 1) / (last - first) * 1000).toFixed(1)} tokens/s`);
   if (usage) said.push(`${usage.prompt_tokens} + ${usage.completion_tokens} tokens`);
   if (reason) said.push(reason);
   const used = receipt?.steering;
@@ -171,10 +173,13 @@ async function answer(pane, question, wanted, stop) {
 }
 
 function draw(telemetry) {
+  shown = telemetry;
   const before = telemetry?.prompt_before ?? telemetry?.mean_before, after = telemetry?.prompt_after ?? telemetry?.mean_after;
   $('shift').hidden = !before?.length;
   if (!before?.length) return;
-  const space = 'http://www.w3.org/2000/svg', [width, height, left, right, top, bottom] = [760, 260, 52, 12, 30, 34];
+  // As wide as its place, so that its text keeps its size.
+  const width = Math.max(280, Math.min($('chart').clientWidth, 1200));
+  const space = 'http://www.w3.org/2000/svg', [height, left, right, top, bottom] = [260, 52, 12, 30, 34];
   const node = (tag, attributes, text) => {
     const element = document.createElementNS(space, tag);
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -191,9 +196,9 @@ function draw(telemetry) {
     chart.append(node('line', { class: value === 0 ? 'zero' : 'grid', x1: left, x2: width - right, y1: y(value), y2: y(value) }));
     if (value !== 0 || low === 0 || high === 0) chart.append(node('text', { x: left - 6, y: y(value) + 4, 'text-anchor': 'end' }, Number(value.toPrecision(3)).toString()));
   }
-  const every = Math.ceil(before.length / 16);
+  const every = Math.ceil(before.length / Math.min(16, Math.floor((width - left - right) / 32)));
   before.forEach((_, i) => { if (i % every === 0) chart.append(node('text', { x: x(i), y: height - 16, 'text-anchor': 'middle' }, String(i + 1))); });
-  chart.append(node('text', { x: (left + width - right) / 2, y: height - 2, 'text-anchor': 'middle' }, 'layer'));
+  chart.append(node('text', { x: (left + width - right) / 2, y: height - 4, 'text-anchor': 'middle' }, 'layer'));
   [['before', before], ['after', after]].forEach(([name, values], n) => {
     chart.append(node('polyline', { class: name, points: values.map((value, i) => `${x(i)},${y(value)}`).join(' ') }));
     values.forEach((value, i) => chart.append(node('circle', { class: name, cx: x(i), cy: y(value), r: 3.5 })));
@@ -225,14 +230,15 @@ async function ask() {
     answer(panes.steered, question, steer(withImages), stopped),
     answer(panes.unsteered, question, { mode: 'off' }, stopped),
   ]);
+  running = null;
+  [$('send').disabled, $('stop').disabled] = [false, true];
+  mark();
+  if (stopped.reason === 'fresh') return; // what came of it belongs to no conversation any more
   draw(receipt?.telemetry);
   const last = pane => pane.log.lastElementChild?.querySelector('.answer').textContent ?? '';
   $('said').textContent = stopped.aborted ? 'Stopped.' : 'Both answers have ended.';
   const heard = make('span', 'hidden', ` Steered: ${last(panes.steered)} Unsteered: ${last(panes.unsteered)}`);
   $('said').append(heard);
-  running = null;
-  mark();
-  [$('send').disabled, $('stop').disabled] = [false, true];
   $('prompt').focus();
 }
 
@@ -242,9 +248,10 @@ $('prompt').addEventListener('keydown', event => {
 });
 $('stop').addEventListener('click', () => running?.abort());
 $('fresh').addEventListener('click', () => {
-  running?.abort();
+  running?.abort('fresh');
   for (const pane of Object.values(panes)) { pane.turns = []; pane.log.replaceChildren(); }
-  $('shift').hidden = true;
+  draw(null);
+  mark();
   $('said').textContent = '';
   $('prompt').focus();
 });
@@ -253,6 +260,7 @@ document.addEventListener('paste', event => { if (event.clipboardData.files.leng
 document.addEventListener('dragover', event => { event.preventDefault(); document.body.classList.add('drag'); });
 document.addEventListener('dragleave', event => { if (!event.relatedTarget) document.body.classList.remove('drag'); });
 document.addEventListener('drop', event => { event.preventDefault(); document.body.classList.remove('drag'); addImages(event.dataTransfer.files); });
+window.addEventListener('resize', () => { if (shown) draw(shown); });
 $('alpha').addEventListener('input', mark);
 $('vectors').addEventListener('change', mark);
 $('key').addEventListener('change', () => { store($('key').value); connect(); });

@@ -6,7 +6,7 @@ namespace Trimtab.Server.Serving;
 internal static class AdminRoutes
 {
     /// <summary>POST /admin/vectors/reload: reads every vector file again.</summary>
-    public static Task ReloadAsync(Exchange exchange) => ChangeAsync(exchange, "vectors_reloaded", null, () => new("reloaded", Count: exchange.Model.Vectors.Reload()));
+    public static Task ReloadAsync(Exchange exchange) => ChangeAsync(exchange, "vectors_reloaded", null, () => new("reloaded", Count: exchange.Model.Reload()));
 
     /// <summary>PUT /admin/vectors/NAME with a vector file as the body.</summary>
     public static async Task PutAsync(Exchange exchange)
@@ -20,7 +20,7 @@ internal static class AdminRoutes
             await ChangeAsync(exchange, "vectors_put", name, () =>
             {
                 var set = exchange.Model.Vectors.Read(name, file, reloadable: false);
-                exchange.Model.Vectors.Put(set);
+                exchange.Model.Change(set);
                 return new("put", name, set.Vectors.Hash);
             }).ConfigureAwait(false);
         }
@@ -34,7 +34,7 @@ internal static class AdminRoutes
     public static Task DeleteAsync(Exchange exchange)
     {
         var name = Name(exchange);
-        return ChangeAsync(exchange, "vectors_removed", name, () => exchange.Model.Vectors.Remove(name)
+        return ChangeAsync(exchange, "vectors_removed", name, () => exchange.Model.Remove(name)
             ? new("removed", name) : throw new ApiException(404, $"there are no vectors '{name}'", null, "vectors_not_found"));
     }
 

@@ -8,7 +8,8 @@ namespace Trimtab.Server.Serving;
 /// <param name="Prompt">Token ids with image rows, and pixels.</param>
 /// <param name="TokenIds">Token ids with one image token for each image.</param>
 /// <param name="Pair">Makes the prompts with blank images and without any, for sample-level steering; null where there are no images.</param>
-internal sealed record Question(Prompt Prompt, int[] TokenIds, Func<PromptPair>? Pair);
+/// <param name="Raw">Whether the caller wrote the prompt as the model reads it, and so perhaps the beginning of the answer.</param>
+internal sealed record Question(Prompt Prompt, int[] TokenIds, Func<PromptPair>? Pair, bool Raw = false);
 
 /// <summary>A piece of one choice.</summary>
 /// <param name="Choice">Its index.</param>
@@ -68,6 +69,9 @@ internal sealed class Answer : IDisposable
     /// <summary>For sample-level steering: the prompt's ids without images.</summary>
     public int[]? TextAloneIds { get; init; }
 
+    /// <summary>Its trace, or null where nobody wants one; owned.</summary>
+    public AnswerTrace? Trace { get; init; }
+
     /// <summary>Ended sequences by choice.</summary>
     public IReadOnlyList<Sequence?> Ended => _ended;
 
@@ -80,6 +84,7 @@ internal sealed class Answer : IDisposable
     /// <summary>Starts every choice and waits until there is something of one, so that what refuses to run does so before anything is sent.</summary>
     internal async Task StartAsync(VisionLanguageModel model, GenerationOptions options)
     {
+        Trace?.Submitted();
         _pumps = Task.WhenAll(Enumerable.Range(0, Settings.Count).Select(choice => PumpAsync(model, options, choice)));
         _ = _pumps.ContinueWith(_ => _parts.Writer.TryComplete(), CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default);
         await _parts.Reader.WaitToReadAsync(CancellationToken.None).ConfigureAwait(false);
@@ -131,7 +136,10 @@ internal sealed class Answer : IDisposable
             await foreach (var update in model.GenerateAsync(Question.Prompt, options, _stop.Token).ConfigureAwait(false))
             {
                 if (update.Finish == FinishReason.None)
+                {
                     _model.Metrics.Token(last == 0 ? _start : last, first: last == 0);
+                    Trace?.Token();
+                }
                 else
                     _ended[choice] = update.Sequence;
                 last = System.Diagnostics.Stopwatch.GetTimestamp();
@@ -140,6 +148,7 @@ internal sealed class Answer : IDisposable
         }
         catch (Exception error)
         {
+            Trace?.Fail(error);
             _parts.Writer.TryComplete(error);
             await _stop.CancelAsync().ConfigureAwait(false); // the others are no answer without this one
         }
@@ -151,5 +160,7 @@ internal sealed class Answer : IDisposable
         _stop.Cancel();
         _ = _pumps.ContinueWith(_ => _stop.Dispose(), CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
         _model.Abandon(this);
+        Trace?.End(_ended);
+        Trace?.Dispose();
     }
 }

@@ -8,6 +8,9 @@ namespace Trimtab.Server.Serving;
 /// <summary>How a request's answers are made, whichever interface it came through.</summary>
 internal sealed record AnswerSettings
 {
+    /// <summary>What OpenTelemetry calls the request: chat or text_completion.</summary>
+    public string Operation { get; init; } = "chat";
+
     /// <summary>Most tokens, or null for the server's limit.</summary>
     public int? MaxTokens { get; init; }
 
@@ -40,6 +43,9 @@ internal sealed record AnswerSettings
 
     /// <summary>What is asked of the steering.</summary>
     public SteeringRequest Steering { get; init; } = SteeringRequest.None;
+
+    /// <summary>The field by which the caller has a hand in the words of the answer, or null.</summary>
+    public string? Forces(Question question) => question.Raw ? "prompt" : Sampling.LogitBias is not null ? "logit_bias" : Format is { HasSchema: true } ? "response_format" : IgnoreEos ? "ignore_eos" : null;
 
     /// <summary>Reads what all three interfaces have in common.</summary>
     /// <param name="request">The request.</param>

@@ -35,6 +35,9 @@ internal sealed class ApiException(int status, string message, string? param = n
     /// <summary>Seconds for Retry-After, at least one.</summary>
     public string RetryAfterSeconds => Math.Max(1, (int)Math.Ceiling(RetryAfter?.TotalSeconds ?? 1)).ToString(CultureInfo.InvariantCulture);
 
+    /// <summary>What the caller is told.</summary>
+    public ErrorBody Body => new(new(Message, Type, Param, Code));
+
     /// <summary>A field that is not what it should be.</summary>
     public static ApiException Invalid(string param, string message, string? code = null) => new(400, $"{param}: {message}", param, code);
 

@@ -49,6 +49,7 @@ internal static class Completions
         request.Refuse("best_of", e => e.ValueKind == JsonValueKind.Number && e.TryGetInt32(out var best) && best == 1);
         return settings with
         {
+            Operation = "text_completion",
             MaxTokens = settings.MaxTokens ?? 16, // as OpenAI has it
             Count = (int)(request.Integer("n", 1, model.Options.MaxCount) ?? 1),
             Stop = AnswerSettings.ReadStop(request),

@@ -43,30 +43,32 @@ internal sealed record Exchange(HttpContext Context, Caller Caller, SteeredModel
     }
 
     /// <summary>Reads a body.</summary>
-    public async Task<ReadOnlyMemory<byte>> ReadBytesAsync()
+    public async Task<ReadOnlyMemory<byte>> ReadBytesAsync() => await ReadBytesAsync(Context, Model.Options.MaxBody, Model.Options.BodyTime).ConfigureAwait(false);
+
+    /// <summary>Reads a body of at most so many bytes in at most so much time.</summary>
+    public static async Task<ArraySegment<byte>> ReadBytesAsync(HttpContext context, long most, TimeSpan limit)
     {
-        var options = Model.Options;
-        using var time = CancellationTokenSource.CreateLinkedTokenSource(Cancel);
-        time.CancelAfter(options.BodyTime);
-        var length = Context.Request.ContentLength;
-        if (length > options.MaxBody)
-            throw TooLong(options);
+        using var time = CancellationTokenSource.CreateLinkedTokenSource(context.RequestAborted);
+        time.CancelAfter(limit);
+        var length = context.Request.ContentLength;
+        if (length > most)
+            throw TooLong(most);
         using var bytes = new MemoryStream((int)(length ?? 4096));
         try
         {
             var block = new byte[1 << 16];
-            for (int read; (read = await Context.Request.Body.ReadAsync(block, time.Token).ConfigureAwait(false)) > 0;)
+            for (int read; (read = await context.Request.Body.ReadAsync(block, time.Token).ConfigureAwait(false)) > 0;)
             {
-                if (bytes.Length + read > options.MaxBody)
-                    throw TooLong(options);
+                if (bytes.Length + read > most)
+                    throw TooLong(most);
                 bytes.Write(block, 0, read);
             }
         }
-        catch (OperationCanceledException) when (!Cancel.IsCancellationRequested)
+        catch (OperationCanceledException) when (!context.RequestAborted.IsCancellationRequested)
         {
-            throw new ApiException(408, $"the body did not come within {options.BodyTime.TotalSeconds:0} s");
+            throw new ApiException(408, $"the body did not come within {limit.TotalSeconds:0} s");
         }
-        return bytes.GetBuffer().AsMemory(0, (int)bytes.Length);
+        return new(bytes.GetBuffer(), 0, (int)bytes.Length);
     }
 
     /// <summary>Sends a JSON body.</summary>
@@ -82,8 +84,34 @@ internal sealed record Exchange(HttpContext Context, Caller Caller, SteeredModel
         await context.Response.Body.WriteAsync(bytes, context.RequestAborted).ConfigureAwait(false);
     }
 
+    /// <summary>Sends OpenAI's error object, or cuts off a response that has begun.</summary>
+    public static async Task RefuseAsync(HttpContext context, ApiException refusal)
+    {
+        try
+        {
+            if (context.Response.HasStarted)
+            {
+                context.Abort();
+                return;
+            }
+            context.Response.Clear();
+            context.Response.Headers.XContentTypeOptions = "nosniff";
+            if (refusal.Status is 429 or 503)
+                context.Response.Headers.RetryAfter = refusal.RetryAfterSeconds;
+            if (refusal.Status == 401)
+                context.Response.Headers.WWWAuthenticate = "Bearer";
+            if (refusal.Status is 408 or 413)
+                context.Response.Headers.Connection = "close";
+            await SendAsync(context, refusal.Body, Wire.Readable.ErrorBody, refusal.Status).ConfigureAwait(false);
+        }
+        catch (Exception lost) when (lost is OperationCanceledException or IOException or InvalidOperationException)
+        {
+            context.Abort();
+        }
+    }
+
     /// <summary>Begins a stream of events.</summary>
     public EventStream Stream() => new(Context, Model.Options.WriteTime);
 
-    private static ApiException TooLong(ServeOptions options) => new(413, $"the body is longer than {options.MaxBody} bytes", null, "body_too_large");
+    private static ApiException TooLong(long most) => new(413, $"the body is longer than {most} bytes", null, "body_too_large");
 }

@@ -16,10 +16,12 @@ internal sealed class ImageSource : IDisposable
 
     /// <param name="options">Limits and hosts.</param>
     /// <param name="allowed">Which addresses may be connected to; null for public ones.</param>
-    public ImageSource(ServeOptions options, Func<IPAddress, bool>? allowed = null)
+    /// <param name="resolve">Looks up a host's addresses; null for the system's way.</param>
+    public ImageSource(ServeOptions options, Func<IPAddress, bool>? allowed = null, Func<string, CancellationToken, Task<IPAddress[]>>? resolve = null)
     {
         _options = options;
         allowed ??= IsPublic;
+        resolve ??= Dns.GetHostAddressesAsync;
         _http = new(new SocketsHttpHandler
         {
             AllowAutoRedirect = false,
@@ -30,7 +32,7 @@ internal sealed class ImageSource : IDisposable
             // The address that was checked is the one that is connected to: a second look-up could give another.
             ConnectCallback = async (context, cancel) =>
             {
-                var addresses = await Dns.GetHostAddressesAsync(context.DnsEndPoint.Host, cancel).ConfigureAwait(false);
+                var addresses = await resolve(context.DnsEndPoint.Host, cancel).ConfigureAwait(false);
                 if (addresses.Length == 0 || !addresses.All(allowed))
                     throw new HttpRequestException("the host has an address that is not public");
                 var socket = new Socket(SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
@@ -46,7 +48,7 @@ internal sealed class ImageSource : IDisposable
                 }
             },
         })
-        { Timeout = TimeSpan.FromSeconds(10) };
+        { Timeout = options.ImageTime };
     }
 
     /// <summary>Reads an image.</summary>
@@ -104,14 +106,18 @@ internal sealed class ImageSource : IDisposable
         return (b[0] & 0xE0) == 0x20 && !(b[0] == 0x20 && b[1] == 0x02) && !(b[0] == 0x20 && b[1] == 0x01 && (b[2] is 0 or 0x0D && b[3] is 0 or 0xB8));
     }
 
+    /// <summary>Whether images may be fetched from there: a listed host at the ports of the web, or a listed host and port.</summary>
+    private bool IsListed(Uri uri) => uri.UserInfo.Length == 0
+        && (uri.Port is 80 or 443 && _options.ImageHosts.Contains(uri.Host, StringComparer.OrdinalIgnoreCase) || _options.ImageHosts.Contains($"{uri.Host}:{uri.Port}", StringComparer.OrdinalIgnoreCase));
+
     private async Task<byte[]> FetchAsync(string url, string param, CancellationToken cancel)
     {
         if (!Uri.TryCreate(url, UriKind.Absolute, out var uri) || uri.Scheme is not ("http" or "https"))
             throw ApiException.Invalid(param, "is no URL of an image; expected data:image/png;base64,…", "invalid_image_url");
-        if (!_options.ImageHosts.Contains(uri.Host, StringComparer.OrdinalIgnoreCase) || uri.UserInfo.Length > 0)
-            throw ApiException.Invalid(param, $"is on the host '{uri.Host}', from which this server fetches nothing; send the image as a data: URL", "image_host_not_allowed");
+        if (!IsListed(uri))
+            throw ApiException.Invalid(param, $"is on the host '{uri.Authority}', from which this server fetches nothing; send the image as a data: URL", "image_host_not_allowed");
         using var time = CancellationTokenSource.CreateLinkedTokenSource(cancel);
-        time.CancelAfter(TimeSpan.FromSeconds(15));
+        time.CancelAfter(_options.ImageTime);
         try
         {
             for (var hop = 0; hop < 4; hop++)
@@ -119,8 +125,7 @@ internal sealed class ImageSource : IDisposable
                 using var response = await _http.GetAsync(uri, HttpCompletionOption.ResponseHeadersRead, time.Token).ConfigureAwait(false);
                 if ((int)response.StatusCode is >= 300 and < 400 && response.Headers.Location is { } location)
                 {
-                    var next = new Uri(uri, location);
-                    if (next.Host != uri.Host || next.Scheme is not ("http" or "https") || uri.Scheme == "https" && next.Scheme == "http")
+                    if (!Uri.TryCreate(uri, location, out var next) || next.Host != uri.Host || next.Scheme is not ("http" or "https") || uri.Scheme == "https" && next.Scheme == "http" || !IsListed(next))
                         throw ApiException.Invalid(param, "leads to another host", "image_not_fetched");
                     uri = next;
                     continue;

@@ -1,5 +1,4 @@
 using System.Collections.Concurrent;
-using System.Net;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Hosting.Server;
@@ -10,9 +9,6 @@ using Microsoft.AspNetCore.Server.Kestrel.Core;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
-using OpenTelemetry.Metrics;
-using OpenTelemetry.Resources;
-using OpenTelemetry.Trace;
 
 namespace Trimtab.Server.Serving;
 
@@ -21,6 +17,8 @@ internal enum Access
 {
     /// <summary>Everybody, key or not.</summary>
     Open,
+    /// <summary>Everybody with a key, without counting as a request.</summary>
+    Key,
     /// <summary>Everybody with a key, or everybody where the server has none.</summary>
     Caller,
     /// <summary>Admin keys alone.</summary>
@@ -68,18 +66,19 @@ internal sealed class ModelServer : IAsyncDisposable
             kestrel.Limits.RequestHeadersTimeout = TimeSpan.FromSeconds(15);
             kestrel.Limits.KeepAliveTimeout = TimeSpan.FromSeconds(120);
             kestrel.Limits.MaxConcurrentConnections = 4L * options.MaxRequests + 64;
-            if (options.Host == "localhost")
-                kestrel.ListenLocalhost(options.Port);
-            else
-                kestrel.Listen(IPAddress.Parse(options.Host), options.Port);
+            kestrel.Listen(options.Host, options.Port);
         });
-        AddTelemetry(builder.Services);
+        Telemetry.Add(builder, "trimtab", ServingMetrics.Name, ServingMetrics.Name);
         var app = builder.Build();
         var server = new ModelServer(app, model, keys, log);
         app.Lifetime.ApplicationStopping.Register(() => server._draining = true);
         app.UseRouting();
         server.Map();
-        app.MapPrometheusScrapingEndpoint("/metrics");
+        app.MapPrometheusScrapingEndpoint("/metrics").Add(endpoint =>
+        {
+            var scrape = endpoint.RequestDelegate!;
+            endpoint.RequestDelegate = server.Guard(options.ProtectMetrics ? Access.Key : Access.Open, exchange => scrape(exchange.Context));
+        });
         app.MapFallback(server.Guard(Access.Open, exchange => throw new ApiException(404, $"there is no {exchange.Context.Request.Method} {exchange.Context.Request.Path}", null, "not_found")));
         await app.StartAsync(cancel).ConfigureAwait(false);
         server.Url = app.Services.GetRequiredService<IServer>().Features.Get<IServerAddressesFeature>()!.Addresses.First();
@@ -140,9 +139,10 @@ internal sealed class ModelServer : IAsyncDisposable
         Caller? counted = null;
         try
         {
-            CheckHost(context);
+            if (_keys is null && _model.Options.Loopback)
+                Loopback.CheckHost(context, "start it with --api-keys for other names");
             var caller = access == Access.Open ? Caller.Anonymous : Authenticate(context, access);
-            if (access != Access.Open)
+            if (access is Access.Caller or Access.Admin)
             {
                 Enter(caller);
                 counted = caller;
@@ -163,16 +163,6 @@ internal sealed class ModelServer : IAsyncDisposable
                 Leave(counted);
         }
     };
-
-    /// <summary>Against foreign pages whose name was made to lead to this machine, where no key keeps them out.</summary>
-    private void CheckHost(HttpContext context)
-    {
-        if (_keys is not null || !_model.Options.Loopback)
-            return;
-        var host = context.Request.Host.Host;
-        if (!(host.Equals("localhost", StringComparison.OrdinalIgnoreCase) || IPAddress.TryParse(host.Trim('[', ']'), out var address) && IPAddress.IsLoopback(address)))
-            throw new ApiException(421, "Host: this server has no keys and answers only under localhost or a loopback address; start it with --api-keys for other names", null, "host_not_allowed");
-    }
 
     private Caller Authenticate(HttpContext context, Access access)
     {
@@ -227,44 +217,17 @@ internal sealed class ModelServer : IAsyncDisposable
         };
         if (refusal.Code == "internal")
             await _log.WriteLineAsync($"trimtab: {context.Request.Method} {context.Request.Path} failed: {error}").ConfigureAwait(false);
-        var body = new ErrorBody(new(refusal.Message, refusal.Type, refusal.Param, refusal.Code));
         try
         {
-            if (context.Response.HasStarted)
-            {
-                if (context.Response.ContentType?.StartsWith("text/event-stream", StringComparison.Ordinal) == true)
-                    await new EventStream(context, _model.Options.WriteTime).SendAsync(null, body, Wire.Readable.ErrorBody).ConfigureAwait(false);
-                else
-                    context.Abort();
-                return;
-            }
-            context.Response.Clear();
-            context.Response.Headers.XContentTypeOptions = "nosniff";
-            if (refusal.Status is 429 or 503)
-                context.Response.Headers.RetryAfter = refusal.RetryAfterSeconds;
-            if (refusal.Status == 401)
-                context.Response.Headers.WWWAuthenticate = "Bearer";
-            if (refusal.Status is 408 or 413)
-                context.Response.Headers.Connection = "close";
-            await Exchange.SendAsync(context, body, Wire.Readable.ErrorBody, refusal.Status).ConfigureAwait(false);
+            if (context.Response.HasStarted && context.Response.ContentType?.StartsWith("text/event-stream", StringComparison.Ordinal) == true)
+                await new EventStream(context, _model.Options.WriteTime).SendAsync(null, refusal.Body, Wire.Readable.ErrorBody).ConfigureAwait(false);
+            else
+                await Exchange.RefuseAsync(context, refusal).ConfigureAwait(false);
         }
         catch (Exception lost) when (lost is OperationCanceledException or IOException or InvalidOperationException)
         {
             context.Abort();
         }
-    }
-
-    private static void AddTelemetry(IServiceCollection services)
-    {
-        var exported = !string.IsNullOrEmpty(Environment.GetEnvironmentVariable("OTEL_EXPORTER_OTLP_ENDPOINT"));
-        var telemetry = services.AddOpenTelemetry().ConfigureResource(resource => resource.AddService("trimtab")).WithMetrics(metrics =>
-        {
-            metrics.AddMeter(ServingMetrics.Name).AddPrometheusExporter();
-            if (exported)
-                metrics.AddOtlpExporter();
-        });
-        if (exported)
-            telemetry.WithTracing(traces => traces.AddSource(ServingMetrics.Name).AddOtlpExporter());
     }
 
     /// <inheritdoc/>

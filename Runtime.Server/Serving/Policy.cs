@@ -54,6 +54,8 @@ internal enum Rights
     Sample = 16,
     /// <summary>No steering.</summary>
     Off = 32,
+    /// <summary>A hand in the words of the answer, where only its beginning is steered.</summary>
+    Force = 64,
 }
 
 /// <summary>How one request is steered, and what of it was not the request's or the default's.</summary>
@@ -165,6 +167,20 @@ internal sealed record Policy
         var rule = Rule(images);
         if (rule.Required && !RightsOf(caller).HasFlag(Rights.Off) && Shortfall(rule, decision) is { } shortfall)
             throw new ApiException(403, shortfall.Message, shortfall.Param, "below_policy");
+    }
+
+    /// <summary>
+    /// Refuses words of the answer that the caller chooses where steering is required at the prompt's last token alone: it acts on how an answer
+    /// begins, and an answer that the caller has begun, or whose refusal he has ruled out, leaves it behind.
+    /// </summary>
+    /// <param name="caller">Who asks.</param>
+    /// <param name="images">Whether the prompt has images.</param>
+    /// <param name="decision">What was decided.</param>
+    /// <param name="field">The field by which he does it, or null.</param>
+    public void CheckForced(Caller caller, bool images, SteeringDecision decision, string? field)
+    {
+        if (field is not null && Rule(images).Required && decision is { Mode: not SteeringMode.Off, Scope: SteeringScope.Prefill } && !RightsOf(caller).HasFlag(Rights.Force))
+            throw new ApiException(403, $"{field}: the policy steers how answers begin, and does not allow {caller.Id} a hand in their words", field, "forced_answer");
     }
 
     /// <summary>What a decision lacks of a rule that requires steering, or null.</summary>

@@ -8,7 +8,7 @@ namespace Trimtab.Server.Serving;
 /// <summary>Reads policy.json (docs/policy.md), and makes the policies of a server that is given none.</summary>
 internal static class PolicyFile
 {
-    private const Rights All = Rights.Alpha | Rights.Scope | Rights.Layers | Rights.Vectors | Rights.Sample | Rights.Off;
+    private const Rights All = Rights.Alpha | Rights.Scope | Rights.Layers | Rights.Vectors | Rights.Sample | Rights.Off | Rights.Force;
 
     /// <summary>Reads a policy file.</summary>
     /// <param name="path">The file.</param>
@@ -129,7 +129,8 @@ internal static class PolicyFile
                     "vectors" => Rights.Vectors,
                     "sample" => Rights.Sample,
                     "off" => Rights.Off,
-                    var other => throw ApiException.Invalid(path, $"is '{other}'; expected alpha, scope, layers, vectors, sample or off"),
+                    "force" => Rights.Force,
+                    var other => throw ApiException.Invalid(path, $"is '{other}'; expected alpha, scope, layers, vectors, sample, off or force"),
                 };
             }
             fields.End();
@@ -147,6 +148,7 @@ internal static class PolicyFile
         Rights.Layers => "layers",
         Rights.Vectors => "vectors",
         Rights.Sample => "sample",
+        Rights.Force => "force",
         _ => "off",
     });
 }

@@ -11,6 +11,9 @@ internal sealed record ResponseFormat(JsonElement Source, Func<TokenConstraint> 
 {
     private const int LongestSchema = 256 << 10;
 
+    /// <summary>Whether the request has a schema, whose names and constants are words of the answer.</summary>
+    public bool HasSchema => Source.GetProperty("type").ValueEquals("json_schema");
+
     /// <summary>Reads response_format of a chat completion: text, json_object or json_schema.</summary>
     public static ResponseFormat? ReadChat(Fields request, Tokenizer tokenizer) => Of(request.Object("response_format"), request.Any("response_format"), tokenizer, nested: true);
 

@@ -42,12 +42,18 @@ internal sealed record ServeOptions
     /// <summary>Longest wait for a client to take what is written to it.</summary>
     public TimeSpan WriteTime { get; init; } = TimeSpan.FromSeconds(30);
 
-    /// <summary>Hosts that images are fetched from; none by default.</summary>
+    /// <summary>Whether /metrics needs a key.</summary>
+    public bool ProtectMetrics { get; init; }
+
+    /// <summary>Longest time for fetching an image.</summary>
+    public TimeSpan ImageTime { get; init; } = TimeSpan.FromSeconds(15);
+
+    /// <summary>Hosts that images are fetched from, each with its default ports or as HOST:PORT; none by default.</summary>
     public IReadOnlyList<string> ImageHosts { get; init; } = [];
 
     /// <summary>Largest image file that is fetched.</summary>
     public long MaxImageBytes { get; init; } = 16 << 20;
 
     /// <summary>Whether it listens to this machine alone.</summary>
-    public bool Loopback => Host is "localhost" || System.Net.IPAddress.TryParse(Host, out var address) && System.Net.IPAddress.IsLoopback(address);
+    public bool Loopback => Serving.Loopback.Is(Host);
 }

@@ -10,9 +10,6 @@ internal sealed class ServingMetrics : IDisposable
     /// <summary>Name of the meter and of the source of traces.</summary>
     public const string Name = "Trimtab";
 
-    /// <summary>Traces: one activity an answer.</summary>
-    public static readonly ActivitySource Traces = new(Name);
-
     private static readonly double[] Seconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
     private readonly Meter _meter = new(Name);
     private readonly Histogram<double> _firstToken, _nextToken, _queue;

@@ -12,6 +12,7 @@ namespace Trimtab.Server.Serving;
 /// </summary>
 internal sealed class SteeredModel : IDisposable
 {
+    private readonly Lock _changes = new();
     private Policy _policy;
 
     /// <param name="model">The model; owned from here on.</param>
@@ -70,9 +71,47 @@ internal sealed class SteeredModel : IDisposable
     /// <exception cref="InvalidCheckpointException">It demands vectors that are not there; nothing has changed.</exception>
     public void Change(Policy policy)
     {
-        if (!policy.StartWithoutVectors && Unusable(policy) is { } missing)
-            throw new InvalidCheckpointException(missing);
-        Volatile.Write(ref _policy, policy);
+        lock (_changes)
+        {
+            if (!policy.StartWithoutVectors && Unusable(policy) is { } missing)
+                throw new InvalidCheckpointException(missing);
+            Volatile.Write(ref _policy, policy);
+        }
+    }
+
+    /// <summary>Puts vectors in place of those of the same names; requests in flight keep theirs.</summary>
+    /// <exception cref="InvalidCheckpointException">The policy names other vectors by their hash; nothing has changed.</exception>
+    public void Change(params IReadOnlyCollection<NamedVectors> sets)
+    {
+        lock (_changes)
+        {
+            foreach (var rule in new[] { Policy.Images, Policy.Text })
+            {
+                if (rule.VectorsHash is { } hash && sets.FirstOrDefault(set => set.Name == rule.Vectors) is { } other && !string.Equals(hash, other.Vectors.Hash, StringComparison.OrdinalIgnoreCase))
+                    throw new InvalidCheckpointException($"the policy allows only the vectors with the hash {hash} under the name '{other.Name}', and these have {other.Vectors.Hash}; put them under another name, then a policy that names them");
+            }
+            Vectors.Put(sets);
+        }
+    }
+
+    /// <summary>Reads every vector file again: all of them change, or none.</summary>
+    /// <exception cref="InvalidCheckpointException">One of the files is not usable, or not the one that the policy names; nothing has changed.</exception>
+    public int Reload()
+    {
+        lock (_changes)
+        {
+            var sets = Vectors.ReadAgain();
+            Change(sets);
+            return sets.Count;
+        }
+    }
+
+    /// <summary>Takes vectors out, even those that the policy needs: requests that need them are refused then.</summary>
+    /// <returns>Whether there were any.</returns>
+    public bool Remove(string name)
+    {
+        lock (_changes)
+            return Vectors.Remove(name);
     }
 
     /// <summary>Makes a question of a conversation.</summary>
@@ -99,7 +138,7 @@ internal sealed class SteeredModel : IDisposable
     {
         try
         {
-            return new(Model.Files.Expand(ids, []), ids, null);
+            return new(Model.Files.Expand(ids, []), ids, null, Raw: true);
         }
         catch (ArgumentException error)
         {
@@ -111,11 +150,27 @@ internal sealed class SteeredModel : IDisposable
     /// <exception cref="ApiException">The request is not allowed, cannot run, or comes when there is no room.</exception>
     public async Task<Answer> AskAsync(Caller caller, string id, Question question, AnswerSettings settings, CancellationToken cancel)
     {
+        var trace = AnswerTrace.Start(Options.ModelName, caller, id, question, settings);
+        try
+        {
+            return await AskAsync(caller, id, question, settings, trace, cancel).ConfigureAwait(false);
+        }
+        catch (Exception error)
+        {
+            trace?.Fail(error);
+            trace?.Dispose();
+            throw;
+        }
+    }
+
+    private async Task<Answer> AskAsync(Caller caller, string id, Question question, AnswerSettings settings, AnswerTrace? trace, CancellationToken cancel)
+    {
         var (policy, images) = (Policy, question.Prompt.Images.Count > 0);
         SteeringDecision decision;
         try
         {
             decision = policy.Decide(caller, images, settings.Steering, Vectors);
+            policy.CheckForced(caller, images, decision, settings.Forces(question));
         }
         catch (ApiException refusal)
         {
@@ -144,7 +199,8 @@ internal sealed class SteeredModel : IDisposable
             writer.WriteString("layers", decision.Layers?.ToString() ?? "all");
         });
         Metrics.Asked(images, decision, settings.Count);
-        var answer = new Answer(this, caller, id, question, settings, cancel) { Decision = decision, Steering = steering, Policy = policy, TextAloneIds = alone };
+        trace?.Decided(policy, decision);
+        var answer = new Answer(this, caller, id, question, settings, cancel) { Decision = decision, Steering = steering, Policy = policy, TextAloneIds = alone, Trace = trace };
         try
         {
             await answer.StartAsync(Model, options).ConfigureAwait(false);
@@ -152,6 +208,7 @@ internal sealed class SteeredModel : IDisposable
         }
         catch (Exception error)
         {
+            trace?.Fail(error);
             answer.Dispose();
             throw error switch
             {

@@ -57,18 +57,9 @@ internal sealed class VectorCatalog(int layers, int hiddenSize, string fingerpri
         }
     }
 
-    /// <summary>Reads every set's file again: all of them change, or none.</summary>
-    /// <exception cref="InvalidCheckpointException">One of the files is not usable; nothing has changed.</exception>
-    public int Reload()
-    {
-        lock (_changes)
-        {
-            var files = Sets.Values.Where(set => set.Path is not null).ToList();
-            NamedVectors[] read = [.. files.Select(set => Read(set.Name, set.Path!))];
-            Put(read);
-            return read.Length;
-        }
-    }
+    /// <summary>Reads every set's file again.</summary>
+    /// <exception cref="InvalidCheckpointException">One of the files is not usable.</exception>
+    public IReadOnlyCollection<NamedVectors> ReadAgain() => [.. Sets.Values.Where(set => set.Path is not null).Select(set => Read(set.Name, set.Path!))];
 
     /// <summary>Refuses what cannot be a name.</summary>
     public static void CheckName(string name)

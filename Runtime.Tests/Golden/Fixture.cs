@@ -60,16 +60,35 @@ internal sealed class Fixture : IDisposable
 
     public static Image LoadImage(string file) => Image.Open(Shared.Path("fixtures", "images", file));
 
-    /// <summary>A case's prompt by our own path: text, tokenizer, image file.</summary>
+    /// <summary>A case's prompt by our own path: text, tokenizer, image file; where an image case is given by token ids, from those.</summary>
     public Prompt Prompt(JsonElement element)
-        => Model.Raw(element.GetProperty("prompt").GetString()!, ImageOf(element) is { } file ? [LoadImage(file)] : []);
+    {
+        var text = element.GetProperty("prompt").GetString()!;
+        if (ImageOf(element) is not { } file)
+            return Model.Raw(text);
+        var (ids, image) = (Ints(element, "input_ids"), Model.Network.Spec.ImageTokenId!.Value);
+        // Idefics 3's is made of pieces, under a vocabulary whose <image> is another token than the model's.
+        if (text.Contains(Model.Files.ImagePlaceholder, StringComparison.Ordinal) && (Model.Tokenizer.IdOf("<image>") ?? image) == image)
+            return Model.Raw(text, [LoadImage(file)]);
+        return Model.Files.Expand([.. ids.Where((id, i) => id != image || i == 0 || ids[i - 1] != image)], [LoadImage(file)]);
+    }
 
     /// <summary>A case's prompt with the reference's pixel values where it has them, so that what follows compares exactly.</summary>
     public Prompt ReferencePrompt(JsonElement element)
     {
+        var tensor = element.GetProperty("id").GetString() + ".pixel_values";
+        if (!Has(tensor))
+            return Prompt(element);
+        var pixels = Tensor(tensor);
+        if (element.TryGetProperty("grid_thw", out _)) // made with bounds on the pixels that no file of the fixture has
+        {
+            var (ids, thw) = (Ints(element, "input_ids"), Ints(element, "grid_thw"));
+            var (start, grid) = (Array.IndexOf(ids, Model.Network.Spec.ImageTokenId!.Value), new Model.ImageGrid(thw[1], thw[2]));
+            return new(ids, [new(start, Model.Network.Spec.Vision!.FeatureRows(grid), pixels, grid)]);
+        }
         var prompt = Prompt(element);
-        var pixels = element.GetProperty("id").GetString() + ".pixel_values";
-        return Has(pixels) ? prompt with { Images = [prompt.Images[0] with { Pixels = Tensor(pixels) }] } : prompt;
+        var size = pixels.Length / prompt.Images.Count;
+        return prompt with { Images = [.. prompt.Images.Select((image, i) => image with { Pixels = pixels[(i * size)..((i + 1) * size)] })] };
     }
 
     public SteeringOptions Steering(JsonElement element)

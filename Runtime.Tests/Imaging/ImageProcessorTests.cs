@@ -162,9 +162,10 @@ public class ImageProcessorTests
         Assert.That(pixels[..4], Is.EqualTo(new float[] { 0, 1, 128, 255 }));
     }
 
-    [TestCase("""{"image_processor_type": "LlavaNextImageProcessor"}""", "LlavaNextImageProcessor")]
-    [TestCase("""{"image_processor_type": "Idefics3ImageProcessor"}""", "Idefics3ImageProcessor")]
-    [TestCase("""{"image_processor_type": "Qwen2VLImageProcessor"}""", "Qwen2VLImageProcessor")]
+    [TestCase("""{"image_processor_type": "MllamaImageProcessor"}""", "MllamaImageProcessor")]
+    [TestCase("""{"image_processor_type": "PixtralImageProcessor"}""", "PixtralImageProcessor")]
+    [TestCase("""{"image_processor_type": "Gemma3ImageProcessor", "do_pan_and_scan": true}""", "do_pan_and_scan")]
+    [TestCase("""{"image_processor_type": "Qwen2VLImageProcessor", "do_resize": false}""", "do_resize")]
     [TestCase("""{"image_aspect_ratio": "anyres"}""", "image_aspect_ratio anyres")]
     [TestCase("""{"do_image_splitting": true}""", "do_image_splitting")]
     [TestCase("""{"pad_size": {"height": 3, "width": 3}}""", "pad_size")]
@@ -192,6 +193,11 @@ public class ImageProcessorTests
     [TestCase("""{"image_std": [1, "x", 1]}""", "image_std is x")]
     [TestCase("""{"rescale_factor": "x"}""", "rescale_factor is x")]
     [TestCase("""{"do_center_crop": false}""", "same size")]
+    [TestCase("""{"image_processor_type": "LlavaNextImageProcessor"}""", "image_grid_pinpoints")]
+    [TestCase("""{"image_processor_type": "LlavaNextImageProcessor", "image_grid_pinpoints": [[1, 2], [3]]}""", "image_grid_pinpoints is [3]")]
+    [TestCase("""{"image_processor_type": "Idefics3ImageProcessor", "max_image_size": 3}""", "max_image_size is 3")]
+    [TestCase("""{"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 0}""", "patch_size is 0")]
+    [TestCase("""{"image_processor_type": "Qwen2VLImageProcessor", "min_pixels": 100, "max_pixels": 99}""", "at least 100 and at most 99")]
     public void Says_which_field_is_wrong(string json, string why) =>
         Assert.That(() => FromJson(json), Throws.TypeOf<InvalidDataException>().With.Message.StartsWith("preprocessor_config.json: ").And.Message.Contains(why));
 }

@@ -83,6 +83,9 @@ public class AttendPagedTests
 
         public int Tokens => sequence.Length;
 
+        /// <summary>Of a sequence and a position in it the first and the last position of its stretch; null: no stretches.</summary>
+        public Func<int, int, (int First, int Last)>? Spans { get; init; }
+
         public int Width => heads.Query * heads.Dimension;
 
         /// <summary>The output of some of the tokens, computed by themselves.</summary>
@@ -96,6 +99,11 @@ public class AttendPagedTests
                 type == DType.U8 ? device.Floats(scales, 2 * heads.KeyValue) : default);
             var map = new TokenMap(device.Integers([.. tokens.Select(t => sequence[t])]), device.Integers([.. tokens.Select(t => position[t])]),
                 default, device.Table(pages, pageColumns));
+            if (Spans is not null)
+            {
+                var spans = tokens.Select(t => Spans(sequence[t], position[t])).ToList();
+                map = map with { Span = device.Table([.. spans.Select(s => s.First), .. spans.Select(s => s.Last)], tokens.Length) };
+            }
             var output = device.Activations(new float[tokens.Length * Width], Width);
             device.AttendPaged(output, device.Activations(Rows(qkv, heads.Columns, tokens), heads.Columns), cache, map, heads, window);
             return device.Get(output);
@@ -158,6 +166,54 @@ public class AttendPagedTests
             }
             int[] shuffled = [.. Enumerable.Range(0, step.Tokens).OrderBy(t => t * 29 % 31)];
             Same(step.Run(device, shuffled), Rows(together, step.Width, shuffled), "shuffled");
+        }
+    }
+
+    [Test]
+    public void Capped_scores_are_the_oracles([Values(16, 20, 64)] int dimension, [Values(0.7f, 50)] float cap, [Values(0, 24)] int window)
+    {
+        for (var form = 0; form < 3; form++)
+            new Step(Form(form, dimension) with { SoftCap = cap, Scale = 2 }, 16, window, float.NaN, (0, 7), (31, 1), (13, 5), (300, 17), (0, 1)).Check($"cap {cap}");
+    }
+
+    /// <summary>Stretches of all lengths, over the borders of blocks and chunks, wider than the window and outside it; tokens outside any.</summary>
+    [Test]
+    public void Spans_are_the_oracles_and_change_with_no_batch([Values(16, 72)] int dimension, [Values(0, 1, 24)] int window, [Values(null, DType.BF16)] DType? type)
+    {
+        (int Before, int New)[] sequences = [(0, 40), (250, 20), (3, 1), (0, 300), (30, 33)];
+        for (var form = 0; form < 3; form++)
+        {
+            var step = new Step(type, Form(form, dimension), 16, window, float.NaN, sequences)
+            {
+                Spans = (s, p) => s switch
+                {
+                    0 when p is >= 3 and < 36 => (3, 35),
+                    1 => (250, 269),
+                    3 when p < 280 => (p / 40 * 40, p / 40 * 40 + 39),
+                    _ => (p, p),
+                },
+            };
+            step.Check($"spans, form {form}");
+            var together = step.Run(Devices[1]);
+            foreach (var device in Devices[1..])
+                for (var t = 0; t < step.Tokens; t += 7)
+                    Same(step.Run(device, t), Rows(together, step.Width, t), $"token {t} alone");
+        }
+    }
+
+    [Test]
+    public void Spans_without_their_token_are_refused()
+    {
+        foreach (var device in Devices)
+        {
+            var cache = new KvLayer(device.Activations(new float[12 * 8], 8), device.Activations(new float[12 * 8], 8), 4);
+            void Run(int first, int last) => device.AttendPaged(
+                device.Activations(new float[16], 16), device.Activations(new float[32], 32), cache,
+                new TokenMap(device.Integers(0), device.Integers(5), default, device.Integers(0, 1, 2), device.Table([first, last], 1)), new Heads(2, 1, 8, 1), 0);
+            Assert.That(() => Run(4, 6), Throws.Nothing);
+            foreach (var (first, last) in ((int, int)[])[(6, 7), (3, 4), (-1, 6)])
+                Assert.That(() => Run(first, last), Throws.ArgumentException.With.Message.Contains("around position 5"));
+            Assert.That(() => Run(4, 12), Throws.ArgumentException.With.Message.Contains("position 12 of sequence 0"));
         }
     }
 

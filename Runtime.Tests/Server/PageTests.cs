@@ -94,11 +94,38 @@ public class PageTests
         await Assertions.Expect(page.Locator("#steered .facts")).ToContainTextAsync("cmrm, alpha 1.5");
         await Assertions.Expect(page.Locator("#unsteered .facts")).ToContainTextAsync("unsteered");
         await Assertions.Expect(page.Locator("#chart polyline")).ToHaveCountAsync(2);
+        await Assertions.Expect(page.Locator("#marks i.floor")).ToHaveCountAsync(0);
+        Assert.That(await page.Locator("#steered .answer").EvaluateAsync<string>("e => e.textContent"), Does.Not.StartWith(" "));
+        await page.SetViewportSizeAsync(400, 1000);
+        await Assertions.Expect(page.Locator("#chart svg")).ToHaveAttributeAsync("viewBox", new System.Text.RegularExpressions.Regex("^0 0 3[0-9]{2} "));
+        Assert.That(await page.EvaluateAsync<double>("Math.min(...[...document.querySelectorAll('#chart text')].map(text => text.getBoundingClientRect().height))"), Is.GreaterThan(11));
+        await page.SetViewportSizeAsync(1400, 1000);
         var download = await page.RunAndWaitForDownloadAsync(() => page.Locator("#steered button").ClickAsync());
         var receipt = ReplayCommand.Read((await download.PathAsync())!);
         Assert.That(receipt.Steering.Alpha, Is.EqualTo(1.5f));
         if (Environment.GetEnvironmentVariable("TRIMTAB_PAGE_SHOTS") is { Length: > 0 } folder)
             await ShootAsync(page, folder);
+    });
+
+    [Test]
+    public Task A_new_conversation_ends_the_answers_of_the_old_one() => InPageAsync(vectors => PolicyFile.Open(vectors, SteeringScope.Prefill), async page =>
+    {
+        await page.Locator("summary").First.ClickAsync();
+        await page.Locator("#tokens").FillAsync("900");
+        // Answers that do not end by themselves.
+        await page.RouteAsync("**/v1/chat/completions", route => route.ContinueAsync(new()
+        {
+            PostData = System.Text.Encoding.UTF8.GetBytes(route.Request.PostData!.Replace("\"stream\":true", "\"stream\":true,\"ignore_eos\":true", StringComparison.Ordinal)),
+        }));
+        await page.Locator("#prompt").FillAsync("Tell me a story.");
+        await page.Locator("#prompt").PressAsync("Enter");
+        await Assertions.Expect(page.Locator("#steered .answer")).Not.ToBeEmptyAsync();
+        await page.Locator("#fresh").ClickAsync();
+        await Assertions.Expect(page.Locator("#send")).ToBeEnabledAsync();
+        await Assertions.Expect(page.Locator(".turn")).ToHaveCountAsync(0);
+        await Assertions.Expect(page.Locator("#said")).ToBeEmptyAsync();
+        await Assertions.Expect(page.Locator("#shift")).ToBeHiddenAsync();
+        Assert.That(await page.EvaluateAsync<int>("panes.steered.turns.length + panes.unsteered.turns.length"), Is.Zero);
     });
 
     private static async Task ShootAsync(IPage page, string folder)

@@ -1,7 +1,9 @@
+#pragma warning disable OPENAI001 // the client of responses is declared experimental
 using System.ClientModel;
 using System.Diagnostics;
 using System.Text.Json;
 using OpenAI.Chat;
+using OpenAI.Responses;
 
 namespace Trimtab.Tests.Serving;
 
@@ -76,6 +78,54 @@ public class OpenAIClientTests
         var error = (await Assert.ThrowsAsync<ClientResultException>(() => Client().CompleteChatAsync(Ask(false), new ChatCompletionOptions { Temperature = 3 })))!;
         Assert.That(error.Status, Is.EqualTo(400));
         Assert.That(error.Message, Does.Contain("temperature"));
+    }
+
+    [TestCase(false)]
+    [TestCase(true)]
+    public async Task The_dotnet_client_gets_responses_whole_and_streamed(bool image)
+    {
+        var client = new ResponsesClient(new ApiKeyCredential("none"), new ResponsesClientOptions { Endpoint = new(_served.Server.Url + "/v1") });
+        List<ResponseContentPart> parts = [ResponseContentPart.CreateInputTextPart("How many shapes do you see?")];
+        if (image)
+            parts.Insert(0, ResponseContentPart.CreateInputImagePart(BinaryData.FromBytes(await File.ReadAllBytesAsync(Served.ImageFile()), "image/png"), ResponseImageDetailLevel.Auto));
+        CreateResponseOptions Options() => new("demo", [ResponseItem.CreateUserMessageItem(parts)]) { Temperature = 0, MaxOutputTokenCount = 12, Instructions = "Be brief." };
+        ResponseResult whole = await client.CreateResponseAsync(Options());
+        var (text, kinds, ended) = ("", new List<string>(), default(ResponseResult));
+        var options = Options();
+        options.StreamingEnabled = true;
+        await foreach (var update in await client.CreateResponseStreamingAsync(options))
+        {
+            kinds.Add(update.GetType().Name);
+            text += (update as StreamingResponseOutputTextDeltaUpdate)?.Delta;
+            ended ??= (update as StreamingResponseCompletedUpdate)?.Response ?? (update as StreamingResponseIncompleteUpdate)?.Response;
+        }
+        Assert.Multiple(() =>
+        {
+            Assert.That(whole.GetOutputText(), Is.Not.Empty);
+            Assert.That(text, Is.EqualTo(whole.GetOutputText()));
+            Assert.That(ended?.GetOutputText(), Is.EqualTo(whole.GetOutputText()));
+            Assert.That(ended?.Status, Is.EqualTo(whole.Status));
+            Assert.That(ended?.Usage.OutputTokenCount, Is.EqualTo(whole.Usage.OutputTokenCount).And.GreaterThan(0));
+            Assert.That(whole.Usage.InputTokenCount, image ? Is.GreaterThan(16) : Is.GreaterThan(0));
+            Assert.That(kinds[0], Is.EqualTo(nameof(StreamingResponseCreatedUpdate)));
+            Assert.That(kinds, Has.None.Contains("Unknown"));
+        });
+    }
+
+    [Test]
+    public async Task The_dotnet_client_gets_responses_by_schema_and_errors()
+    {
+        var client = new ResponsesClient(new ApiKeyCredential("none"), new ResponsesClientOptions { Endpoint = new(_served.Server.Url + "/v1") });
+        var schema = BinaryData.FromString("""{"type":"object","properties":{"shapes":{"type":"integer","minimum":0,"maximum":9}},"required":["shapes"],"additionalProperties":false}""");
+        ResponseResult answer = await client.CreateResponseAsync(new CreateResponseOptions("demo", [ResponseItem.CreateUserMessageItem("How many shapes?")])
+        {
+            MaxOutputTokenCount = 100,
+            TextOptions = new() { TextFormat = ResponseTextFormat.CreateJsonSchemaFormat("shapes", schema, jsonSchemaIsStrict: true) },
+        });
+        Assert.That(JsonDocument.Parse(answer.GetOutputText()).RootElement.GetProperty("shapes").GetInt32(), Is.InRange(0, 9));
+        var error = (await Assert.ThrowsAsync<ClientResultException>(() => client.CreateResponseAsync("demo", "hi", "resp_0")))!;
+        Assert.That((error.Status, error.Message), Is.EqualTo((400, error.Message)));
+        Assert.That(error.Message, Does.Contain("previous_response_id"));
     }
 
     /// <summary>Where TRIMTAB_NPM names a folder with node_modules/openai.</summary>

@@ -185,6 +185,51 @@ public class ServingTests
     }
 
     [Test]
+    public async Task A_client_that_reads_nothing_stalls_nobody_and_is_cut_off()
+    {
+        await using var served = await Served.StartAsync(options: new() { WriteTime = TimeSpan.FromSeconds(1) });
+        // Some megabytes an answer, which no buffer on the way takes in.
+        var request = Served.Ask(images: 0, tokens: 400);
+        (request["stream"], request["ignore_eos"], request["n"], request["logprobs"], request["top_logprobs"]) = (true, true, 16, true, 20);
+        var body = Encoding.UTF8.GetBytes(request.ToJsonString());
+        var slow = new List<System.Net.Sockets.TcpClient>();
+        try
+        {
+            for (var i = 0; i < 3; i++)
+            {
+                var client = new System.Net.Sockets.TcpClient { ReceiveBufferSize = 4096 };
+                slow.Add(client);
+                await client.ConnectAsync(IPAddress.Loopback, new Uri(served.Server.Url).Port);
+                await client.GetStream().WriteAsync((byte[])[.. Encoding.ASCII.GetBytes($"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {body.Length}\r\n\r\n"), .. body]);
+            }
+            while (served.Server.Requests < 3)
+                await Task.Delay(10);
+            for (var i = 0; i < 5; i++)
+                Assert.That((await served.PostAsync("/v1/chat/completions", Served.Ask($"Question {i}", 0))).Status, Is.EqualTo(200));
+            while (served.Server.Requests > 0 || served.Model.Model.Statistics.Running > 0)
+                await Task.Delay(50);
+            foreach (var client in slow)
+            {
+                // What was under way still comes, then the end.
+                var got = new MemoryStream();
+                try
+                {
+                    await client.GetStream().CopyToAsync(got);
+                }
+                catch (IOException)
+                {
+                }
+                Assert.That(Encoding.UTF8.GetString(got.ToArray()), Does.Not.Contain("[DONE]"));
+            }
+        }
+        finally
+        {
+            slow.ForEach(client => client.Dispose());
+        }
+        Assert.That(served.Log, Is.Empty);
+    }
+
+    [Test]
     public async Task Overload_is_refused_with_a_time_to_try_again()
     {
         await using var served = await Served.StartAsync(options: new() { MaxRequests = 40 }, engine: new() { MaxSequences = 1, MaxWaiting = 2 });

@@ -25,7 +25,7 @@ public sealed partial class Engine
         var left = Math.Max(_options.MaxBatchTokens, decoding) - decoding;
         if (decoding > 0 && _options.PrefillChunk > 0)
             left = Math.Min(left, _options.PrefillChunk);
-        var scores = _batch.MaxSamples - _running.Count;
+        var (scores, capacity) = (_batch.MaxSamples - _running.Count, _batch.MaxTokens - decoding);
         for (var i = 0; i < _running.Count && left > 0; i++)
         {
             var sequence = _running[i];
@@ -34,12 +34,37 @@ public sealed partial class Engine
             var count = Math.Min(left, sequence.Length - sequence.Computed);
             if (sequence.Options.Score)
                 count = Math.Min(count, scores);
+            if (_network.Spec.Text.SeesWholeImages)
+                count = Whole(sequence, count, capacity);
             if (count > 0 && !Reserve(sequence, sequence.Computed + count))
+            {
                 count = Math.Min(count, sequence.Held.Count * KvCache.PageSize - sequence.Computed);
+                if (_network.Spec.Text.SeesWholeImages)
+                    count = Whole(sequence, count, 0);
+            }
             sequence.Planned = count;
+            capacity -= count;
             left -= count;
             scores -= sequence.Options.Score ? count : 0;
         }
+    }
+
+    /// <summary>
+    /// A number of prompt tokens that divides no image: less, or, where the image comes first, all of its rows if they fit the batch.
+    /// </summary>
+    private static int Whole(Sequence sequence, int count, int capacity)
+    {
+        var images = sequence.Prompt.Images;
+        for (var i = 0; i < images.Count; i++)
+        {
+            var image = images[i];
+            var (end, rows) = (sequence.Computed + count, image.Start + image.Rows);
+            if (end <= image.Start || end >= rows || rows <= sequence.Computed)
+                continue;
+            var before = image.Start - sequence.Computed;
+            return before > 0 ? before : rows - sequence.Computed <= capacity ? rows - sequence.Computed : 0;
+        }
+        return count;
     }
 
     private void Fill()
@@ -72,6 +97,8 @@ public sealed partial class Engine
             var token = _batch.AddToken(
                 Row(sequence, position), position, position >= prompt ? position + 1 : prompt,
                 steered || observed ? sequence.SteerSlot : -1, steered ? steering!.Alpha : 0);
+            if (sequence.Prompt.Images.Count > 0)
+                Place(sequence, position, token);
             if (observed)
             {
                 _batch.Observe(token);
@@ -84,6 +111,33 @@ public sealed partial class Engine
                 _sampled.Add((sequence, _batch.Sample(token), position));
         }
         sequence.Computed += sequence.Planned;
+    }
+
+    /// <summary>
+    /// What images do to a token's place: M-RoPE turns an image's rows by row and column, and what follows it by positions from its longer side on
+    /// (arXiv 2409.12191, section 2.1); rows of an image may see all of it.
+    /// </summary>
+    private void Place(Sequence sequence, int position, int token)
+    {
+        var (text, vision) = (_network.Spec.Text, _network.Spec.Vision!);
+        var at = position;
+        var images = sequence.Prompt.Images;
+        for (var i = 0; i < images.Count && position >= images[i].Start; i++)
+        {
+            var image = images[i];
+            var (row, (rows, columns)) = (position - image.Start, vision.Extent(image.Grid));
+            if (row < image.Rows)
+            {
+                if (text.SeesWholeImages)
+                    _batch.See(token, image.Start, image.Start + image.Rows - 1);
+                if (text.Rope.Sections is not null)
+                    _batch.Turn(token, at - row, at - row + row / columns, at - row + row % columns);
+                return;
+            }
+            at += Math.Max(rows, columns) - image.Rows;
+        }
+        if (text.Rope.Sections is not null)
+            _batch.Turn(token, at, at, at);
     }
 
     /// <summary>Whether the edit applies at a position: of the prompt only at its last.</summary>
@@ -128,15 +182,32 @@ public sealed partial class Engine
         if (_batch.Samples > 0)
             _network.Device.Download(_step.Logits, _logits.AsSpan(0, _batch.Samples * vocabulary));
         var start = Stopwatch.GetTimestamp();
+        _drawing.Clear();
         foreach (var (sequence, row, position) in _sampled)
         {
             try
             {
-                Take(sequence, _logits.AsSpan(row * vocabulary, vocabulary), position);
+                if (Take(sequence, _logits.AsSpan(row * vocabulary, vocabulary), position))
+                    _drawing.Add((sequence, row));
             }
             catch (Exception error) when (error is not OutOfMemoryException)
             {
                 // A caller's callback or unusable logits end one answer, not the others in the batch.
+                sequence.End(FinishReason.Error, error);
+            }
+        }
+        _network.Device.Spread(_drawing.Count, _choose);
+        foreach (var (sequence, _) in _drawing)
+        {
+            try
+            {
+                sequence.Draw(_endIds);
+                _counts = _counts with { GeneratedTokens = _counts.GeneratedTokens + 1 };
+                if (sequence.Length >= ContextLength)
+                    sequence.End(FinishReason.Length);
+            }
+            catch (Exception error) when (error is not OutOfMemoryException)
+            {
                 sequence.End(FinishReason.Error, error);
             }
         }
@@ -148,13 +219,15 @@ public sealed partial class Engine
         }
     }
 
-    private void Take(Sequence sequence, ReadOnlySpan<float> logits, int position)
+    /// <summary>Hands logits to their sequence.</summary>
+    /// <returns>Whether its next token is drawn from them.</returns>
+    private bool Take(Sequence sequence, ReadOnlySpan<float> logits, int position)
     {
         var prompt = sequence.Prompt.Tokens.Length;
         if (position < prompt - 1)
         {
             sequence.Nll![position] = NegativeLogLikelihood(logits, sequence.Prompt.Tokens[position + 1]);
-            return;
+            return false;
         }
         if (position == prompt - 1 && sequence.Options.Capture)
             sequence.Logits = logits.ToArray();
@@ -163,12 +236,10 @@ public sealed partial class Engine
             if (sequence.FirstToken == 0)
                 sequence.FirstToken = sequence.LastToken = Stopwatch.GetTimestamp();
             sequence.End(FinishReason.Length);
-            return;
+            return false;
         }
-        sequence.Draw(logits, _endIds);
-        _counts = _counts with { GeneratedTokens = _counts.GeneratedTokens + 1 };
-        if (sequence.Length >= ContextLength)
-            sequence.End(FinishReason.Length);
+        sequence.OnLogits?.Invoke(logits);
+        return true;
     }
 
     private static float NegativeLogLikelihood(ReadOnlySpan<float> logits, int token)

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Runtime.InteropServices;
+using Trimtab.Kernels;
 using Trimtab.Model;
 
 namespace Trimtab.Engine;
@@ -75,6 +76,7 @@ public sealed partial class Engine
         sequence.PageNumbers.EnsureCapacity(KvCache.PagesFor(most));
         sequence.PositionKeys.EnsureCapacity(most);
         _network.Decoder.Rope.Reserve(most);
+        _network.Decoder.LocalRope?.Reserve(most);
         var at = _running.Count;
         while (at > 0 && _running[at - 1].Arrival > sequence.Arrival)
             at--;
@@ -254,7 +256,7 @@ public sealed partial class Engine
             if (at < 0 || sequence.FeatureRows[i] >= 0 || images[i].Start + images[i].Rows <= first)
                 continue;
             // It is held once already; the same image again needs another hold.
-            sequence.FeatureRows[i] = taken.Add(number) ? row + at * images[i].Rows : _features.Hold(number);
+            sequence.FeatureRows[i] = taken.Add(number) ? row + _missing.Take(at).Sum(before => before.Rows) : _features.Hold(number);
         }
         Encode(sequence, row);
         return true;
@@ -263,12 +265,31 @@ public sealed partial class Engine
     private void Encode(Sequence sequence, int row)
     {
         var (start, vision) = (Stopwatch.GetTimestamp(), _network.Vision!);
-        var pixels = new float[_missing.Count * vision.PixelCount];
-        for (var i = 0; i < _missing.Count; i++)
-            sequence.Prompt.Images[Array.IndexOf(sequence.ImageNumbers, _missing[i].Image)].Pixels.CopyTo(pixels, i * vision.PixelCount);
-        vision.Forward(pixels, _features.Features.Slice(row, _missing.Sum(missing => missing.Rows)));
+        var added = new Tensor[vision.Spec.Deepstack.Length];
+        for (int i = 0, n; i < _missing.Count; i += n)
+        {
+            // Images that are divided alike go together, so that their squares share passes.
+            var first = Image(i);
+            n = 1;
+            while (i + n < _missing.Count && Image(i + n).Grid == first.Grid)
+                n++;
+            var pixels = first.Pixels;
+            if (n > 1)
+            {
+                pixels = new float[n * first.Pixels.Length];
+                for (var k = 0; k < n; k++)
+                    Image(i + k).Pixels.CopyTo(pixels, k * first.Pixels.Length);
+            }
+            for (var level = 0; level < added.Length; level++)
+                added[level] = _features.Rows(level + 1, row, n * first.Rows);
+            vision.Forward(pixels, first.Grid, _features.Rows(0, row, n * first.Rows), added);
+            row += n * first.Rows;
+        }
+
         sequence.ImageTime += Stopwatch.GetElapsedTime(start);
         _counts = _counts with { ImageEncodes = _counts.ImageEncodes + _missing.Count, ImageSeconds = _counts.ImageSeconds + Seconds(start) };
+
+        PromptImage Image(int missing) => sequence.Prompt.Images[Array.IndexOf(sequence.ImageNumbers, _missing[missing].Image)];
     }
 
     /// <summary>Hands back the features of images before a position.</summary>

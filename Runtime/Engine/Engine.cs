@@ -24,6 +24,8 @@ public sealed partial class Engine : IDisposable
     private readonly LinkedList<Sequence> _waiting = new();
     private readonly List<Sequence> _running = []; // the oldest first
     private readonly List<(Sequence Sequence, int LogitsRow, int Position)> _sampled = [];
+    private readonly List<(Sequence Sequence, int LogitsRow)> _drawing = [];
+    private readonly Action<int> _choose;
     private readonly List<(Sequence Sequence, int Slot)> _captured = [];
     private readonly List<(Sequence Sequence, bool IsPrompt, bool IsSteered)> _observed = [];
     private readonly HashSet<int> _endIds;
@@ -50,15 +52,18 @@ public sealed partial class Engine : IDisposable
         if (options.PrefillChunk < 0 || options.CachedImages < 0 || options.MaxWaiting < 0)
             throw new ArgumentException($"a prefill chunk of {options.PrefillChunk}, {options.CachedImages} cached images, {options.MaxWaiting} waiting: expected 0 or more of each");
         var samples = options.MaxSequences + 64;
-        _batch = new(Math.Max(options.MaxBatchTokens, options.MaxSequences), options.MaxSequences, KvCache.PagesFor(ContextLength), samples);
+        // An image that is seen whole is computed in one step.
+        var whole = text.SeesWholeImages ? Math.Min(network.Vision?.Spec.Features ?? 0, ContextLength) : 0;
+        _batch = new(Math.Max(options.MaxBatchTokens, options.MaxSequences + whole), options.MaxSequences, KvCache.PagesFor(ContextLength), samples);
         _cache = new(network.Device, text, options.CachePositions > 0 ? options.CachePositions : 4 * ContextLength, options.KvType);
         _pool = new(_cache.Pages);
-        _step = new(network.Device, text, network.Decoder.Rope, _batch, maxCaptures: options.MaxSequences); // a prompt has one last token
+        _step = new(network.Device, network.Decoder, _batch, maxCaptures: options.MaxSequences); // a prompt has one last token
         _bank = new(network.Device, text.Layers, text.HiddenSize);
-        _features = new(network.Device, ContextLength + options.CachedImages * (network.Vision?.Spec.Features ?? 0), text.HiddenSize);
+        _features = new(network.Device, ContextLength + options.CachedImages * (network.Vision?.Spec.Features ?? 0), text.HiddenSize, 1 + text.AddedLayers);
         _logits = new float[samples * text.VocabularySize];
         _products = new float[options.MaxSequences * 2 * text.Layers];
         _endIds = [.. text.EosIds, .. endIds ?? []];
+        _choose = i => _drawing[i].Sequence.Choose(_logits.AsSpan(_drawing[i].LogitsRow * text.VocabularySize, text.VocabularySize), _endIds);
     }
 
     /// <summary>Positions a sequence may reach.</summary>
@@ -112,11 +117,11 @@ public sealed partial class Engine : IDisposable
             throw new ArgumentException("the prompt has images, but the model has no vision encoder");
         foreach (var image in images)
         {
-            if (image.Rows != _network.Vision!.Spec.Features || image.Pixels.Length != _network.Vision.PixelCount
-                || image.Start < 0 || image.Start > tokens.Length - image.Rows)
+            var (rows, pixels) = (_network.Vision!.Spec.FeatureRows(image.Grid), _network.Vision.Spec.PixelCount(image.Grid));
+            if (image.Rows != rows || image.Pixels.Length != pixels || image.Start < 0 || image.Start > tokens.Length - image.Rows)
                 throw new ArgumentException(
                     $"an image of {image.Rows} rows and {image.Pixels.Length} pixel values at position {image.Start} does not fit: " +
-                    $"expected {_network.Vision.Spec.Features} rows and {_network.Vision.PixelCount} values inside {tokens.Length} tokens");
+                    $"expected {rows} rows and {pixels} values inside {tokens.Length} tokens");
         }
         for (var i = 0; i < tokens.Length; i++)
         {

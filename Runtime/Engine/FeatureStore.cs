@@ -9,7 +9,8 @@ namespace Trimtab.Engine;
 /// <param name="device">The device.</param>
 /// <param name="rows">Rows there are.</param>
 /// <param name="width">D: columns of a row.</param>
-internal sealed class FeatureStore(Device device, int rows, int width) : IDisposable
+/// <param name="levels">Tensors of the same rows: the features, and those that are added after the decoder's first layers.</param>
+internal sealed class FeatureStore(Device device, int rows, int width, int levels = 1) : IDisposable
 {
     private readonly List<(int Start, int Count)> _free = [(0, rows)]; // ascending, never adjacent
     private readonly Dictionary<long, Entry> _entries = [];
@@ -22,8 +23,11 @@ internal sealed class FeatureStore(Device device, int rows, int width) : IDispos
         public LinkedListNode<long>? Idle;
     }
 
-    /// <summary>[rows, D], or none before the first image.</summary>
+    /// <summary>[levels · rows, D], or none before the first image.</summary>
     public Tensor Features => _features;
+
+    /// <summary>Some rows of a level.</summary>
+    public Tensor Rows(int level, int first, int count) => _features.Slice(level * rows + first, count);
 
     /// <summary>Rows that no sequence holds.</summary>
     public int FreeRows => rows - _entries.Values.Where(entry => entry.Users > 0).Sum(entry => entry.Count);
@@ -47,7 +51,7 @@ internal sealed class FeatureStore(Device device, int rows, int width) : IDispos
     public int Take(IReadOnlyList<(long Image, int Rows)> images)
     {
         if (_features.IsNone)
-            _features = device.Allocate(device.ActivationType, rows, width);
+            _features = device.Allocate(device.ActivationType, checked(levels * rows), width);
         var count = images.Sum(image => image.Rows);
         int at;
         while ((at = _free.FindIndex(f => f.Count >= count)) < 0)

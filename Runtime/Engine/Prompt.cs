@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using System.Security.Cryptography;
+using Trimtab.Model;
 
 namespace Trimtab.Engine;
 
@@ -18,6 +19,19 @@ public readonly record struct ContentHash(ulong A, ulong B, ulong C, ulong D)
         return new(hash[0], hash[1], hash[2], hash[3]);
     }
 
+    /// <summary>The hash of an image's pixels and, where it is not one square, of its grid.</summary>
+    public static ContentHash Of(ReadOnlySpan<float> pixels, ImageGrid grid)
+    {
+        if (grid == default)
+            return Of(pixels);
+        using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        hash.AppendData(MemoryMarshal.AsBytes(pixels));
+        hash.AppendData(MemoryMarshal.AsBytes([grid.Rows, grid.Columns, grid.Width, grid.Height]));
+        Span<ulong> value = stackalloc ulong[4];
+        hash.GetHashAndReset(MemoryMarshal.AsBytes(value));
+        return new(value[0], value[1], value[2], value[3]);
+    }
+
     /// <summary>Hexadecimal, as other programs print a SHA-256.</summary>
     public override string ToString() => Convert.ToHexStringLower(MemoryMarshal.AsBytes([A, B, C, D]));
 }
@@ -25,12 +39,13 @@ public readonly record struct ContentHash(ulong A, ulong B, ulong C, ulong D)
 /// <summary>An image in a prompt: where its rows stand and what the vision encoder will see.</summary>
 /// <param name="Start">Position of its first row in the prompt.</param>
 /// <param name="Rows">Rows (tokens) that it takes.</param>
-/// <param name="Pixels">Normalised pixels, [3 · H · W] channel planes; not changed once the prompt was submitted.</param>
-public sealed record PromptImage(int Start, int Rows, float[] Pixels)
+/// <param name="Pixels">Normalised pixels as the vision encoder reads them; not changed once the prompt was submitted.</param>
+/// <param name="Grid">How it is divided.</param>
+public sealed record PromptImage(int Start, int Rows, float[] Pixels, ImageGrid Grid = default)
 {
-    private readonly Lazy<ContentHash> _content = new(() => ContentHash.Of(Pixels));
+    private readonly Lazy<ContentHash> _content = new(() => ContentHash.Of(Pixels, Grid));
 
-    /// <summary>What identifies its content: images of equal pixels share features, keys and values.</summary>
+    /// <summary>What identifies its content: images of equal pixels, divided alike, share features, keys and values.</summary>
     public ContentHash Content => _content.Value;
 }
 

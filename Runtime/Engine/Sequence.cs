@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Runtime.ExceptionServices;
 using System.Security.Cryptography;
 using System.Runtime.InteropServices;
 using Trimtab.Kernels;
@@ -21,6 +22,8 @@ public sealed class Sequence
     private readonly TokenConstraint? _constraint;
     private readonly LogitsMask? _mask;
     private IReadOnlySet<int> _endIds = new HashSet<int>();
+    private Sampled _chosen;
+    private ExceptionDispatchInfo? _failure;
     private volatile bool _cancelled;
 
     /// <summary>Makes a sequence that waits to be added to an engine.</summary>
@@ -95,7 +98,7 @@ public sealed class Sequence
     /// <summary>Is told, on the engine's thread, of each token and of the text that it completes.</summary>
     public Action<Sampled, string>? OnToken { get; init; }
 
-    /// <summary>Is told, on the engine's thread, of the end, with the last text that was held back.</summary>
+    /// <summary>Is told, on the engine's thread, of the end, with the last text that was held back. If it throws, the sequence has ended with that error.</summary>
     public Action<Sequence, string>? OnFinish { get; init; }
 
     /// <summary>Is shown, on the engine's thread, the logits that each token is drawn from.</summary>
@@ -137,13 +140,27 @@ public sealed class Sequence
     /// <summary>Asks the engine to end it before its next step.</summary>
     public void Cancel() => _cancelled = true;
 
-    /// <summary>Draws the next token from logits and says whether the sequence goes on.</summary>
-    internal void Draw(ReadOnlySpan<float> logits, IReadOnlySet<int> endIds)
+    /// <summary>Chooses the next token. Touches nothing but this sequence, so that those of a batch are chosen on several threads at once.</summary>
+    internal void Choose(ReadOnlySpan<float> logits, IReadOnlySet<int> endIds)
     {
-        _hash?.AppendData(MemoryMarshal.AsBytes(logits));
-        OnLogits?.Invoke(logits);
-        _endIds = endIds;
-        var sampled = Sampler.Next(logits, mask: _mask);
+        try
+        {
+            _hash?.AppendData(MemoryMarshal.AsBytes(logits));
+            _endIds = endIds;
+            _chosen = Sampler.Next(logits, mask: _mask);
+            _failure = null;
+        }
+        catch (Exception error)
+        {
+            _failure = ExceptionDispatchInfo.Capture(error);
+        }
+    }
+
+    /// <summary>Takes the chosen token, and tells its listener.</summary>
+    internal void Draw(IReadOnlySet<int> endIds)
+    {
+        _failure?.Throw();
+        var sampled = _chosen;
         Tokens.Add(sampled.Token);
         LastToken = Stopwatch.GetTimestamp();
         if (FirstToken == 0)
@@ -199,6 +216,11 @@ public sealed class Sequence
         try
         {
             OnFinish?.Invoke(this, rest);
+        }
+        catch (Exception failure) when (failure is not OutOfMemoryException)
+        {
+            // Its listener's failure is its own: the engine is about to end the others, or goes on with them.
+            (Finish, Error) = (FinishReason.Error, error ?? failure);
         }
         finally
         {

@@ -1,14 +1,10 @@
 namespace Trimtab.Imaging;
 
 /// <summary>
-/// Turns an image into what a vision tower sees, with the arithmetic of Hugging Face's CLIP, LLaVA, SigLIP and ViT image processors
-/// (on Pillow).
+/// Turns an image into what a vision tower sees, with the arithmetic of Hugging Face's image processors (on Pillow): CLIP's, LLaVA's, SigLIP's,
+/// ViT's and Gemma 3's, and those that divide an image, LLaVA-NeXT's, LLaVA-OneVision's, Idefics 3's, SmolVLM's and Qwen2-VL's.
 /// </summary>
-/// <remarks>
-/// A family that cuts an image into tiles (LLaVA-NeXT, Idefics3) yields several images of <see cref="Size"/> from <see cref="Tiles"/>, each
-/// normalised by itself; those here yield one.
-/// </remarks>
-public sealed class ImageProcessor
+public sealed partial class ImageProcessor
 {
     // The float of each level: red's 256, green's, blue's.
     private readonly float[] _levels = new float[3 * 256];
@@ -21,15 +17,20 @@ public sealed class ImageProcessor
     public ImageProcessor(ImageProcessorOptions options)
     {
         ArgumentNullException.ThrowIfNull(options);
-        Options = options;
         if (options.Mean.Count != 3 || options.Std.Count != 3 || options.Std.Any(std => (float)std == 0))
             throw new ArgumentException("image_mean and image_std are three numbers each, those of image_std not zero", nameof(options));
         if (options.ShortestEdge is not null && options.Exact is not null)
             throw new ArgumentException("size is either the shortest edge or height and width", nameof(options));
         if (options.ShortestEdge <= 0 || options.Exact is { Width: <= 0 } or { Height: <= 0 } || options.Crop is { Width: <= 0 } or { Height: <= 0 })
             throw new ArgumentException("sizes are positive", nameof(options));
-        Size = options.Crop ?? options.Exact
-            ?? (options is { PadToSquare: true, ShortestEdge: { } edge } ? (edge, edge)
+        if (options is { PatchSize: < 1 } or { MergeSize: < 1 } or { TemporalPatchSize: < 1 } or { LongestEdge: < 1 } || options.PixelRange is not (> 0, > 0))
+            throw new ArgumentException("sizes are positive", nameof(options));
+        if (options.Tiling == ImageTiling.Grid && (options.LongestEdge is null || options.Exact is null))
+            throw new ArgumentException("a grid needs the longest edge and the size of its squares", nameof(options));
+        var wanted = 16 * options.PatchSize * options.MergeSize;
+        Options = options;
+        Size = options.Tiling == ImageTiling.Patches ? Smart(wanted, wanted) : options.Crop ?? options.Exact
+            ?? (options.ShortestEdge is { } edge && (options.PadToSquare || options.Tiling == ImageTiling.AnyResolution) ? (edge, edge)
                 : throw new ArgumentException("without do_center_crop, size must give height and width: every image needs the same size", nameof(options)));
         for (var channel = 0; channel < 3; channel++)
         {
@@ -44,7 +45,7 @@ public sealed class ImageProcessor
     /// <summary>What it was made from.</summary>
     public ImageProcessorOptions Options { get; }
 
-    /// <summary>The size in pixels of every prepared image.</summary>
+    /// <summary>The size in pixels of every prepared image; of patches that of a typical one.</summary>
     public (int Width, int Height) Size { get; }
 
     /// <summary>Reads a checkpoint's preprocessor_config.json.</summary>
@@ -87,14 +88,15 @@ public sealed class ImageProcessor
         });
     }
 
-    /// <summary>What the model sees of an image, in order: images of <see cref="Size"/>.</summary>
-    public IReadOnlyList<Image> Tiles(Image image) => [Prepare(image)];
-
-    /// <summary>The image padded, resized and cropped to <see cref="Size"/>.</summary>
+    /// <summary>The image padded, resized and cropped to <see cref="Size"/>; for a processor of patches in nearly its own size.</summary>
     /// <exception cref="InvalidImageException">The image is so narrow that resizing it in proportion makes more than 2^28 pixels of a side.</exception>
     public Image Prepare(Image image)
     {
         ArgumentNullException.ThrowIfNull(image);
+        if (Options.Tiling is ImageTiling.AnyResolution or ImageTiling.Grid)
+            return Squashed(image, Size.Width, Size.Height);
+        if (Options.Tiling == ImageTiling.Patches && Smart(image.Width, image.Height) is var own)
+            return Squashed(image, own.Width, own.Height);
         var (canvasWidth, canvasHeight) = (image.Width, image.Height);
         if (Options.PadToSquare)
             canvasWidth = canvasHeight = Math.Max(image.Width, image.Height);

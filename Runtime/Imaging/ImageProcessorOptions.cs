@@ -2,6 +2,19 @@ using System.Text.Json;
 
 namespace Trimtab.Imaging;
 
+/// <summary>How an image is divided.</summary>
+public enum ImageTiling
+{
+    /// <summary>Not at all.</summary>
+    None,
+    /// <summary>The whole image and a grid of squares over the best of some sizes (LLaVA-NeXT).</summary>
+    AnyResolution,
+    /// <summary>A grid of squares and the whole image (Idefics 3).</summary>
+    Grid,
+    /// <summary>Patches of the image in nearly its own size (Qwen2-VL).</summary>
+    Patches,
+}
+
 /// <summary>
 /// What a checkpoint's vision tower wants done to an image, in this order: pad, resize, crop, rescale, normalise. The defaults are those of
 /// Hugging Face's CLIPImageProcessor.
@@ -34,6 +47,30 @@ public sealed record ImageProcessorOptions
 
     /// <summary>What red, green and blue are divided by in the end; [3].</summary>
     public IReadOnlyList<double> Std { get; init; } = [0.26862954, 0.26130258, 0.27577711];
+
+    /// <summary>How it is divided; the sizes below belong to that.</summary>
+    public ImageTiling Tiling { get; init; }
+
+    /// <summary>Of any resolution: heights and widths in pixels that an image may be fitted to.</summary>
+    public IReadOnlyList<(int Height, int Width)> Pinpoints { get; init; } = [];
+
+    /// <summary>Grid: what the longer side is resized to first.</summary>
+    public int? LongestEdge { get; init; }
+
+    /// <summary>Grid: whether images are divided at all (do_image_splitting).</summary>
+    public bool SplitsImages { get; init; } = true;
+
+    /// <summary>Patches: fewest and most pixels of a resized image.</summary>
+    public (long Least, long Most) PixelRange { get; init; } = (56 * 56, 28 * 28 * 1280);
+
+    /// <summary>Patches: pixels of a patch's side.</summary>
+    public int PatchSize { get; init; } = 14;
+
+    /// <summary>Patches: patches of a merged square's side.</summary>
+    public int MergeSize { get; init; } = 2;
+
+    /// <summary>Patches: frames, of which an image has as many copies.</summary>
+    public int TemporalPatchSize { get; init; } = 2;
 
     private const int MaxEdge = 1 << 12;
 
@@ -74,12 +111,20 @@ public sealed record ImageProcessorOptions
                 if (family.EndsWith(suffix, StringComparison.Ordinal))
                     family = family[..^suffix.Length];
             // Their defaults in Hugging Face transformers.
-            var clip = family is "CLIP" or "Llava";
-            if (!clip && family is not ("Siglip" or "ViT"))
-                throw new NotSupportedException($"{name}: image_processor_type {type} is not supported; CLIP, Llava, Siglip and ViT are");
+            var tiling = family switch
+            {
+                "LlavaNext" or "LlavaOnevision" => ImageTiling.AnyResolution,
+                "Idefics3" or "SmolVLM" => ImageTiling.Grid,
+                "Qwen2VL" or "Qwen2_5_VL" or "Qwen3VL" => ImageTiling.Patches,
+                _ => ImageTiling.None,
+            };
+            var clip = family is "CLIP" or "Llava" or "LlavaNext" or "LlavaOnevision" or "Qwen2VL" or "Qwen2_5_VL";
+            if (!clip && tiling == ImageTiling.None && family is not ("Siglip" or "ViT" or "Gemma3"))
+                throw new NotSupportedException($"{name}: image_processor_type {type} is not supported; CLIP, Llava, LlavaNext, LlavaOnevision, Siglip, ViT, Gemma3, Idefics3, SmolVLM and Qwen2VL are");
             foreach (var field in root.EnumerateObject())
                 if (field.Name.StartsWith("do_", StringComparison.Ordinal) && field.Value.ValueKind == JsonValueKind.True
-                    && field.Name is not ("do_resize" or "do_center_crop" or "do_rescale" or "do_normalize" or "do_convert_rgb" or "do_pad"))
+                    && field.Name is not ("do_resize" or "do_center_crop" or "do_rescale" or "do_normalize" or "do_convert_rgb" or "do_pad")
+                    && (tiling != ImageTiling.Grid || field.Name != "do_image_splitting"))
                     throw new NotSupportedException($"{name}: {field.Name} is not supported for {type}");
             if (Value("pad_size") is not null)
                 throw new NotSupportedException($"{name}: pad_size is not supported for {type}");
@@ -88,18 +133,30 @@ public sealed record ImageProcessorOptions
             if (aspect is not (null or "pad" or "square" or "resize"))
                 throw new NotSupportedException($"{name}: image_aspect_ratio {aspect} is not supported for {type}");
             var defaults = new ImageProcessorOptions();
-            var (shortest, exact) = Flag("do_resize", true) ? Size(clip) : (null, null);
-            var plain = Value("resample") is null ? family == "ViT" ? Resampling.Bilinear : Resampling.Bicubic : (Resampling)Whole(Value("resample")!.Value, "resample", 0, 5);
+            var (shortest, exact) = tiling is ImageTiling.Grid or ImageTiling.Patches ? (null, null) : Flag("do_resize", true) ? Size(clip) : (null, null);
+            if (tiling != ImageTiling.None && !Flag("do_resize", true))
+                throw new NotSupportedException($"{name}: do_resize: false is not supported for {type}");
+            if (tiling == ImageTiling.Grid)
+                exact = Square("max_image_size", 364);
+            var plain = Value("resample") is null ? family is "ViT" or "Gemma3" ? Resampling.Bilinear : tiling == ImageTiling.Grid ? Resampling.Lanczos : Resampling.Bicubic : (Resampling)Whole(Value("resample")!.Value, "resample", 0, 5);
             var half = new double[] { 0.5, 0.5, 0.5 };
             var normalise = Flag("do_normalize", true);
             var mean = Triple("image_mean") ?? (clip ? defaults.Mean : half);
             return new()
             {
-                PadToSquare = aspect == "pad" || Flag("do_pad", false),
+                Tiling = tiling,
+                Pinpoints = tiling == ImageTiling.AnyResolution ? Pinpoints() : [],
+                LongestEdge = tiling == ImageTiling.Grid ? Square("size", 1456).Width : null,
+                SplitsImages = Flag("do_image_splitting", true),
+                PixelRange = tiling == ImageTiling.Patches ? Pixels() : defaults.PixelRange,
+                PatchSize = Count("patch_size", family == "Qwen3VL" ? 16 : 14),
+                MergeSize = Count("merge_size", 2),
+                TemporalPatchSize = Count("temporal_patch_size", 2),
+                PadToSquare = aspect == "pad" || tiling == ImageTiling.None && Flag("do_pad", false),
                 ShortestEdge = shortest,
                 Exact = exact,
                 Resampling = plain,
-                Crop = Flag("do_center_crop", clip) ? Crop() : null,
+                Crop = Flag("do_center_crop", clip && tiling != ImageTiling.Patches && family != "LlavaOnevision") ? Crop() : null,
                 OddPixelLast = type.EndsWith("Fast", StringComparison.Ordinal),
                 RescaleFactor = !Flag("do_rescale", true) ? 1 : Value("rescale_factor") is { } factor ? Number(factor, "rescale_factor") : 1.0 / 255,
                 Mean = normalise ? mean : [0, 0, 0],
@@ -126,6 +183,47 @@ public sealed record ImageProcessorOptions
                 default:
                     return (null, Pair(size, "size"));
             }
+        }
+
+        // {longest_edge}: the side of a square, or the bound of an image's.
+        private (int Width, int Height) Square(string field, int otherwise)
+        {
+            var edge = Value(field) is not { } size ? otherwise
+                : size.ValueKind == JsonValueKind.Object && size.TryGetProperty("longest_edge", out var longest) ? Edge(longest, field + ".longest_edge")
+                : throw new InvalidDataException($"{name}: {field} is {size}; expected longest_edge");
+            return (edge, edge);
+        }
+
+        private int Count(string field, int otherwise) => Value(field) is { } value ? Whole(value, field, 1, 1 << 10) : otherwise;
+
+        // min_pixels and max_pixels, or size: {shortest_edge, longest_edge}, which are counts of pixels too.
+        private (long, long) Pixels()
+        {
+            const int Most = 1 << 30;
+            var (least, most) = (56 * 56, 28 * 28 * 1280);
+            if (Value("size") is { ValueKind: JsonValueKind.Object } size)
+            {
+                if (size.TryGetProperty("shortest_edge", out var low))
+                    least = Whole(low, "size.shortest_edge", 1, Most);
+                if (size.TryGetProperty("longest_edge", out var high))
+                    most = Whole(high, "size.longest_edge", 1, Most);
+            }
+            least = Value("min_pixels") is { } min ? Whole(min, "min_pixels", 1, Most) : least;
+            most = Value("max_pixels") is { } max ? Whole(max, "max_pixels", 1, Most) : most;
+            return least <= most ? (least, most) : throw new InvalidDataException($"{name}: at least {least} and at most {most} pixels");
+        }
+
+        private List<(int, int)> Pinpoints()
+        {
+            if (Value("image_grid_pinpoints") is not { ValueKind: JsonValueKind.Array } list || list.GetArrayLength() is < 1 or > 1024)
+                throw new InvalidDataException($"{name}: image_grid_pinpoints: expected a list of [height, width]");
+            var pairs = new List<(int, int)>();
+            foreach (var item in list.EnumerateArray())
+            {
+                var (width, height) = Pair(item, "image_grid_pinpoints");
+                pairs.Add((height, width));
+            }
+            return pairs;
         }
 
         private (int Width, int Height) Crop()

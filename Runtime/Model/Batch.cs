@@ -21,6 +21,9 @@ public sealed class Batch
         Rows = new int[maxTokens];
         Sequence = new int[maxTokens];
         Position = new int[maxTokens];
+        RotaryPosition = new (int, int, int)[maxTokens];
+        SpanFirst = new int[maxTokens];
+        SpanLast = new int[maxTokens];
         RotaryLength = new int[maxTokens];
         StoreRow = new int[maxTokens];
         SteerSlot = new int[maxTokens];
@@ -61,6 +64,9 @@ public sealed class Batch
     internal int[] Rows { get; }           // [T] token id, or -1 - row of the image features
     internal int[] Sequence { get; }       // [T] row of Pages
     internal int[] Position { get; }       // [T]
+    internal (int Time, int Row, int Column)[] RotaryPosition { get; } // [T] what M-RoPE turns by
+    internal int[] SpanFirst { get; }      // [T] of the stretch of positions that the token sees all of
+    internal int[] SpanLast { get; }       // [T]
     internal int[] RotaryLength { get; }   // [T] what dynamic NTK sees as the sequence's length
     internal int[] StoreRow { get; }       // [T] row of the KV cache
     internal int[] SteerSlot { get; }      // [T] negative: not steered
@@ -84,7 +90,7 @@ public sealed class Batch
     /// <summary>Adds a token of the sequence that was added last.</summary>
     /// <param name="row">Token id, or −1 − row of the image features.</param>
     /// <param name="position">Its position in the sequence.</param>
-    /// <param name="rotaryLength">See <see cref="Rope.Fill"/>.</param>
+    /// <param name="rotaryLength">See <see cref="Rope.Fill(int, int, Span{float})"/>.</param>
     /// <param name="steerSlot">Row group of the steering vectors, or −1.</param>
     /// <param name="steerScale">Alpha.</param>
     /// <returns>Its index in this step.</returns>
@@ -94,7 +100,8 @@ public sealed class Batch
         var t = Tokens++;
         Rows[t] = row;
         Sequence[t] = sequence;
-        Position[t] = position;
+        Position[t] = SpanFirst[t] = SpanLast[t] = position;
+        RotaryPosition[t] = (position, position, position);
         RotaryLength[t] = rotaryLength;
         StoreRow[t] = Pages[sequence * MaxPages + position / KvCache.PageSize] * KvCache.PageSize + position % KvCache.PageSize;
         SteerSlot[t] = steerSlot;
@@ -102,6 +109,12 @@ public sealed class Batch
         CaptureSlot[t] = ProductSlot[t] = -1;
         return t;
     }
+
+    /// <summary>Gives a token other positions to be rotated by than its own (M-RoPE).</summary>
+    public void Turn(int token, int time, int row, int column) => RotaryPosition[token] = (time, row, column);
+
+    /// <summary>Lets a token see a stretch of positions around its own, after it too.</summary>
+    public void See(int token, int first, int last) => (SpanFirst[token], SpanLast[token]) = (first, last);
 
     /// <summary>Sends a token's final state on to logits.</summary>
     /// <returns>The row of the logits.</returns>

@@ -8,23 +8,51 @@ public static partial class HuggingFaceConfig
     /// RoPE from transformers 5's rope_parameters, or from rope_theta and rope_scaling, whose kind is under rope_type or type.
     /// Where a file has both forms, rope_scaling wins, as in transformers.
     /// </summary>
-    private static RopeSpec Rope(ConfigSection text, int dimension, int maxPositions)
+    private static RopeSpec Rope(ConfigSection text, TextFamily family, int headDimension, int maxPositions)
     {
         var scaling = text.Object("rope_scaling");
         if (scaling is { IsEmpty: true })
             scaling = null;
         var given = scaling ?? text.Object("rope_parameters") ?? text.Empty("rope_parameters");
+        if (family.LocalTheta is not null && given.Object("full_attention") is { } full)
+            given = full;
+        return Rope(text, given, family, headDimension, maxPositions, family.Theta);
+    }
+
+    /// <summary>Of layers with a window, where theirs is another: transformers 5 has both sets side by side, 4 only the base of this one.</summary>
+    private static RopeSpec? LocalRope(ConfigSection text, TextFamily family, int headDimension, int maxPositions)
+    {
+        if (family.LocalTheta is not { } theta)
+            return null;
+        if (text.Object("rope_parameters")?.Object("sliding_attention") is { } local)
+            return Rope(text.Empty("rope_parameters"), local, family, headDimension, maxPositions, theta);
+        return new(RopeKind.Default, text.Number("rope_local_base_freq", LeastTheta, MostTheta) ?? theta, headDimension, maxPositions);
+    }
+
+    // A base of 1 or less has no falling frequencies.
+    private const double LeastTheta = 1.000001, MostTheta = 1e15;
+
+    private static RopeSpec Rope(ConfigSection text, ConfigSection given, TextFamily family, int headDimension, int maxPositions, double otherwise)
+    {
         foreach (var nested in (ReadOnlySpan<string>)["full_attention", "sliding_attention"])
             if (given.Has(nested))
                 throw given.Unsupported(nested, "one set of parameters for all layers");
-        given.RefuseUnlessNeutral([("partial_rotary_factor", 1), ("mrope_section", double.NaN), ("mrope_interleaved", double.NaN),
-            ("alpha", double.NaN)]);
-
-        // A base of 1 or less has no falling frequencies.
-        const double LeastTheta = 1.000001, MostTheta = 1e15;
-        var theta = given.Number("rope_theta", LeastTheta, MostTheta) ?? text.Number("rope_theta", LeastTheta, MostTheta) ?? 10000;
+        given.RefuseUnlessNeutral([("alpha", double.NaN)]);
+        if (!family.Reads.Contains("partial_rotary_factor"))
+            given.RefuseUnlessNeutral([("partial_rotary_factor", 1)]);
+        if (!family.MRope)
+            given.RefuseUnlessNeutral([("mrope_section", double.NaN), ("mrope_interleaved", double.NaN)]);
+        var part = given.Number("partial_rotary_factor", 0.01, 1) ?? text.Number("partial_rotary_factor", 0.01, 1) ?? 1;
+        var dimension = (int)(headDimension * part);
+        if (dimension < 2 || dimension % 2 != 0)
+            throw text.Invalid("partial_rotary_factor", $"a part of the head dimension, {headDimension}, that is even");
+        var theta = given.Number("rope_theta", LeastTheta, MostTheta) ?? text.Number("rope_theta", LeastTheta, MostTheta) ?? otherwise;
         var field = given.Has("rope_type") ? "rope_type" : "type";
         var spec = new RopeSpec(RopeKind.Default, theta, dimension, maxPositions);
+        if (family.MRope)
+            spec = spec with { Sections = Sections(given, dimension), Interleaved = given.Flag("mrope_interleaved", false) };
+        if (family.MRope && given.Text(field) == "mrope")
+            return spec;
         switch (given.Text(field))
         {
             case null or "default":
@@ -68,5 +96,14 @@ public static partial class HuggingFaceConfig
         // Beside the parameters it has priority (Phi 3 put it there first); absent, the model was not extended.
         int Original() => text.Size("original_max_position_embeddings",
             given.Size("original_max_position_embeddings", maxPositions, 1 << 30), 1 << 30);
+    }
+
+    /// <summary>M-RoPE's sections: frequencies for time, row and column.</summary>
+    private static int[] Sections(ConfigSection given, int dimension)
+    {
+        var sections = given.Ids("mrope_section");
+        if (sections.Length != 3 || sections.Any(s => s > dimension) || sections.Sum() != dimension / 2)
+            throw given.Invalid("mrope_section", $"three counts that sum to half the rotary dimension, {dimension / 2}");
+        return sections;
     }
 }

@@ -147,15 +147,32 @@ internal readonly struct ConfigSection(JsonElement element, string file, string 
         return ids;
     }
 
-    /// <summary>A whole number, also as the only element of a list.</summary>
-    /// <exception cref="UnsupportedModelException">The list has other than one element.</exception>
-    public int Single(string field, int otherwise, int least, int most)
+    /// <summary>Whole numbers of a range, given as one or as a list that is not empty.</summary>
+    public int[] Whole(string field, int otherwise, int least, int most)
     {
         if (!TryGet(field, out var value))
-            return otherwise;
-        if (value.ValueKind == JsonValueKind.Array)
-            value = value.GetArrayLength() == 1 ? value[0] : throw Unsupported(field, "one layer");
-        return Whole(value) is { } n && n >= least && n <= most ? (int)n : throw Invalid(field, $"a whole number from {least} to {most}");
+            return [otherwise];
+        JsonElement[] values = value.ValueKind == JsonValueKind.Array && value.GetArrayLength() is > 0 and <= MaxIds ? [.. value.EnumerateArray()] : [value];
+        var numbers = new int[values.Length];
+        for (var i = 0; i < numbers.Length; i++)
+            numbers[i] = Whole(values[i]) is { } n && n >= least && n <= most ? (int)n : throw Invalid(field, $"a whole number from {least} to {most}, or a list of them");
+        return numbers;
+    }
+
+    /// <summary>A list of pairs of positive whole numbers, or null.</summary>
+    public (int, int)[]? Pairs(string field)
+    {
+        const string Expected = "a list of [height, width]";
+        if (!TryGet(field, out var value))
+            return null;
+        if (value.ValueKind != JsonValueKind.Array || value.GetArrayLength() > MaxIds)
+            throw Invalid(field, Expected);
+        var pairs = new (int, int)[value.GetArrayLength()];
+        for (var i = 0; i < pairs.Length; i++)
+            pairs[i] = value[i].ValueKind == JsonValueKind.Array && value[i].GetArrayLength() == 2
+                && Whole(value[i][0]) is { } a and > 0 and < 1 << 16 && Whole(value[i][1]) is { } b and > 0 and < 1 << 16
+                ? ((int)a, (int)b) : throw Invalid(field, Expected);
+        return pairs;
     }
 
     /// <summary>Refuses options that would change the computation, unless they are at a value that does nothing.</summary>

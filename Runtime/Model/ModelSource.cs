@@ -1,6 +1,22 @@
 using Trimtab.Checkpoints;
+using Trimtab.Kernels;
 
 namespace Trimtab.Model;
+
+/// <summary>Rows of a checkpoint's tensor that play a role: all of them, or a part.</summary>
+/// <param name="File">The checkpoint.</param>
+/// <param name="Info">The tensor.</param>
+/// <param name="First">First row.</param>
+/// <param name="Rows">Number of rows.</param>
+/// <param name="Columns">Elements a row; 1 for a vector.</param>
+internal readonly record struct TensorPart(Checkpoint File, TensorInfo Info, int First, int Rows, int Columns)
+{
+    /// <summary>Bytes before the first row.</summary>
+    public long Offset => Info.Type.RowBytes(Columns) * First;
+
+    /// <summary>Bytes of the rows.</summary>
+    public long Bytes => Info.Type.RowBytes(Columns) * Rows;
+}
 
 /// <summary>The opened checkpoint files of a model, and what they say the model is.</summary>
 public sealed class ModelSource : IDisposable
@@ -89,9 +105,9 @@ public sealed class ModelSource : IDisposable
 
     /// <summary>The checkpoint tensor that plays each role; every mismatch of all files in one error.</summary>
     /// <exception cref="MismatchedTensorsException">Tensors are missing, surplus or of another shape.</exception>
-    internal Dictionary<string, (Checkpoint, TensorInfo)> Roles()
+    internal Dictionary<string, TensorPart> Roles()
     {
-        var roles = new Dictionary<string, (Checkpoint, TensorInfo)>();
+        var roles = new Dictionary<string, TensorPart>();
         foreach (var file in _files)
         {
             var shapes = file.Tensors.ToDictionary(t => t.Key, t => t.Value.Shape.ToArray());
@@ -99,8 +115,20 @@ public sealed class ModelSource : IDisposable
             TensorNames.Check(expected, shapes, file.Path);
             foreach (var tensor in expected)
             {
-                if (file.Tensors.TryGetValue(tensor.Name, out var info))
-                    roles[tensor.Role] = (file, info);
+                if (!file.Tensors.TryGetValue(tensor.Name, out var info))
+                    continue;
+                if (tensor.Parts is not { } parts)
+                {
+                    var rows = checked((int)tensor.Shape[0]);
+                    roles[tensor.Role] = new(file, info, 0, rows, checked((int)(info.Elements / rows)));
+                    continue;
+                }
+                var first = 0;
+                foreach (var (role, rows) in parts)
+                {
+                    roles[role] = new(file, info, first, rows, tensor.Shape.Length == 1 ? 1 : checked((int)tensor.Shape[^1]));
+                    first = checked(first + rows);
+                }
             }
         }
         return roles;

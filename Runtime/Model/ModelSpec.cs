@@ -22,7 +22,17 @@ public sealed record RopeSpec(
     RopeKind Kind, double Theta, int Dimension, int MaxPositions, double Factor = 1, int OriginalPositions = 0,
     double LowFrequencyFactor = 1, double HighFrequencyFactor = 4, double BetaFast = 32, double BetaSlow = 1,
     double? AttentionFactor = null, double? MScale = null, double? MScaleAllDimensions = null, bool Truncate = true,
-    float[]? Frequencies = null);
+    float[]? Frequencies = null)
+{
+    /// <summary>
+    /// M-RoPE (Qwen2-VL, arXiv 2409.12191, section 2.1): how many frequencies turn with a token's time, its row and its column; null: all with
+    /// its position. [3].
+    /// </summary>
+    public int[]? Sections { get; init; }
+
+    /// <summary>Whether the three take turns (Qwen3-VL: time, row, column, time, …) instead of lying one after another.</summary>
+    public bool Interleaved { get; init; }
+}
 
 /// <summary>Kinds of RoPE.</summary>
 public enum RopeKind
@@ -40,7 +50,7 @@ public enum RopeKind
 }
 
 /// <summary>A decoder-only language model.</summary>
-/// <param name="Family">Hugging Face model_type: llama, mistral, qwen2.</param>
+/// <param name="Family">Hugging Face model_type: llama, mistral, qwen2, gemma2, …; <see cref="TextFamily"/> has them all.</param>
 /// <param name="HiddenSize">D: width of the residual stream.</param>
 /// <param name="IntermediateSize">Width of the MLP.</param>
 /// <param name="Layers">L.</param>
@@ -61,43 +71,55 @@ public enum RopeKind
 public sealed record TextSpec(
     string Family, int HiddenSize, int IntermediateSize, int Layers, int Heads, int KeyValueHeads, int HeadDimension,
     int VocabularySize, float NormEpsilon, Epilogue Activation, bool QkvBias, bool OutputBias, bool MlpBias, bool TieEmbeddings,
-    int[] Windows, RopeSpec Rope, int? BosId, int[] EosIds);
-
-/// <summary>A CLIP vision transformer (arXiv 2103.00020).</summary>
-/// <param name="Family">Hugging Face model_type: clip_vision_model.</param>
-/// <param name="HiddenSize">Width.</param>
-/// <param name="IntermediateSize">Width of the MLP.</param>
-/// <param name="Layers">Layers that the checkpoint's config declares.</param>
-/// <param name="UsedLayers">Layers that are computed: up to the selected feature layer.</param>
-/// <param name="Heads">Attention heads.</param>
-/// <param name="ImageSize">Pixels a side.</param>
-/// <param name="PatchSize">Pixels a patch's side.</param>
-/// <param name="NormEpsilon">LayerNorm's epsilon.</param>
-/// <param name="Activation">The MLP's epilogue.</param>
-/// <param name="ClassToken">Whether row 0 is a class token.</param>
-/// <param name="DropClassToken">Whether row 0 is dropped from the features (strategy "default").</param>
-/// <param name="PreNorm">Whether a LayerNorm precedes the first layer (CLIP's pre_layrnorm).</param>
-public sealed record VisionSpec(
-    string Family, int HiddenSize, int IntermediateSize, int Layers, int UsedLayers, int Heads, int ImageSize, int PatchSize,
-    float NormEpsilon, Epilogue Activation, bool ClassToken, bool DropClassToken, bool PreNorm)
+    int[] Windows, RopeSpec Rope, int? BosId, int[] EosIds)
 {
-    /// <summary>Patches an image.</summary>
-    public int Patches => ImageSize / PatchSize * (ImageSize / PatchSize);
+    /// <summary>Whether query and key heads are RMS-normed before they are rotated (Qwen3, Gemma 3).</summary>
+    public bool QkNorm { get; init; }
 
-    /// <summary>Rows an image inside the transformer.</summary>
-    public int Rows => Patches + (ClassToken ? 1 : 0);
+    /// <summary>Whether what attention and MLP add to the residual stream is normed before (Gemma 2 and 3).</summary>
+    public bool PostNorms { get; init; }
 
-    /// <summary>Feature rows an image: tokens that it takes in a prompt.</summary>
-    public int Features => DropClassToken && ClassToken ? Patches : Rows;
+    /// <summary>Added to norm weights at loading: 1 where a checkpoint stores w of (1 + w) (Gemma in Hugging Face's form).</summary>
+    public float NormOffset { get; init; }
+
+    /// <summary>Factor on embedded tokens: √D for Gemma.</summary>
+    public float EmbeddingScale { get; init; } = 1;
+
+    /// <summary>Factor on q · k, or null for 1/√HeadDimension.</summary>
+    public float? QueryScale { get; init; }
+
+    /// <summary>Cap of attention scores, 0 for none (Gemma 2).</summary>
+    public float AttentionSoftCap { get; init; }
+
+    /// <summary>Cap of logits, 0 for none (Gemma 2).</summary>
+    public float FinalSoftCap { get; init; }
+
+    /// <summary>Positions of layers that have a window, or null where they are as the others' (Gemma 3).</summary>
+    public RopeSpec? LocalRope { get; init; }
+
+    /// <summary>Its experts, or null for a dense model.</summary>
+    public MixtureSpec? Mixture { get; init; }
+
+    /// <summary>Whether an image's rows see all of their image, also what follows them (Gemma 3).</summary>
+    public bool SeesWholeImages { get; init; }
+
+    /// <summary>Layers, from the first, after each of which further features of an image are added to its rows (Qwen3-VL's deepstack).</summary>
+    public int AddedLayers { get; init; }
+
+    /// <summary>What of a device it needs beyond what LLaMA does.</summary>
+    public Abilities Needs =>
+        (QkNorm ? Abilities.HeadNorm : 0) | (AttentionSoftCap > 0 || FinalSoftCap > 0 ? Abilities.SoftCap : 0)
+        | (EmbeddingScale != 1 ? Abilities.EmbeddingScale : 0) | (Mixture is not null ? Abilities.Experts : 0)
+        | (SeesWholeImages ? Abilities.Spans : 0);
 }
 
-/// <summary>The two-layer MLP between vision features and the decoder (LLaVA-1.5, arXiv 2310.03744).</summary>
-/// <param name="InputSize">Width of the vision features.</param>
-/// <param name="HiddenSize">Width between the layers.</param>
-/// <param name="OutputSize">D of the decoder.</param>
-/// <param name="Activation">Between the layers.</param>
-/// <param name="Bias">Whether both layers have biases.</param>
-public sealed record ProjectorSpec(int InputSize, int HiddenSize, int OutputSize, Epilogue Activation, bool Bias);
+/// <summary>A mixture of experts in place of MLPs (Mixtral, arXiv 2401.04088; Qwen3-MoE).</summary>
+/// <param name="Experts">E.</param>
+/// <param name="Used">Experts a token.</param>
+/// <param name="IntermediateSize">Width of an expert.</param>
+/// <param name="Normalised">Whether the weights of a token's experts are made to sum to 1.</param>
+/// <param name="Layers">Whether each layer has experts, or else an MLP; [L].</param>
+public sealed record MixtureSpec(int Experts, int Used, int IntermediateSize, bool Normalised, bool[] Layers);
 
 /// <summary>What a checkpoint is, as data: everything the one forward pass needs to know.</summary>
 /// <param name="Architecture">Name as the checkpoint gives it (LlavaForConditionalGeneration, or a GGUF's general.architecture).</param>
@@ -107,7 +129,23 @@ public sealed record ProjectorSpec(int InputSize, int HiddenSize, int OutputSize
 /// <param name="ImageTokenId">Token that an image's features replace, or null.</param>
 /// <param name="StoredType">The checkpoint's declared dtype, or null when it says none.</param>
 public sealed record ModelSpec(
-    string Architecture, TextSpec Text, VisionSpec? Vision, ProjectorSpec? Projector, int? ImageTokenId, DType? StoredType);
+    string Architecture, TextSpec Text, VisionSpec? Vision, ProjectorSpec? Projector, int? ImageTokenId, DType? StoredType)
+{
+    /// <summary>
+    /// Texts around an image's rows that the model's processor writes, or null: begin and end of an image (Gemma 3), or the marker tokens of
+    /// tiles (Idefics 3).
+    /// </summary>
+    public ImageMarkers? Markers { get; init; }
+
+    /// <summary>What of a device it needs beyond what LLaVA-1.5 does.</summary>
+    public Abilities Needs => Text.Needs | (Vision?.Needs ?? 0);
+}
+
+/// <summary>How a model's processor surrounds an image.</summary>
+/// <param name="Begin">Token before an image's rows, or null.</param>
+/// <param name="End">Token after them, or null.</param>
+/// <param name="Tiles">Whether an image's tiles are marked by row and column, the whole image by "global" (Idefics 3, SmolVLM).</param>
+public sealed record ImageMarkers(int? Begin, int? End, bool Tiles);
 
 /// <summary>
 /// A checkpoint that asks for something this runtime does not compute. The message names the file, the field, its value

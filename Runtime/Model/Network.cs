@@ -33,12 +33,16 @@ public sealed class Network : IDisposable
     /// <param name="matrixType">Form for the decoder's matrices (F32, BF16, Q8_0, Q4_0), or null for the checkpoint's own.</param>
     /// <param name="progress">Is told of every tensor.</param>
     /// <param name="cancel">Stops between tensors.</param>
+    /// <exception cref="UnsupportedModelException">The device lacks something that the model needs.</exception>
     /// <exception cref="MismatchedTensorsException">Tensors are missing, surplus or of another shape; all are listed.</exception>
     public static Network Load(
         ModelSource source, Device device, DType? matrixType = null, IProgress<LoadProgress>? progress = null, CancellationToken cancel = default)
     {
         ArgumentNullException.ThrowIfNull(source);
         ArgumentNullException.ThrowIfNull(device);
+        var needs = source.Spec.Needs & ~device.Abilities;
+        if (needs != 0)
+            throw new UnsupportedModelException($"{source.Files[0].Path}: the device ({device.Name}) does not compute {needs}, which {source.Spec.Architecture} needs");
         var loader = new WeightLoader(device, source.Roles(), matrixType, progress, cancel) { RotaryRowOrder = source.RotaryRowOrder };
         var decoder = loader.Decoder(source.Spec.Text);
         var vision = source.Spec.Vision is { } spec ? loader.Vision(spec, source.Spec.Projector!) : null;

@@ -78,6 +78,30 @@ public sealed class Rope
             Block(position / BlockPositions).AsSpan(position % BlockPositions * row.Length, row.Length).CopyTo(row);
     }
 
+    /// <summary>Whether positions have three parts (M-RoPE).</summary>
+    public bool HasSections => spec.Sections is not null;
+
+    /// <summary>Writes the row of a position of three parts: which part turns a pair, its section says (arXiv 2409.12191, section 2.1).</summary>
+    /// <param name="position">Each from 0; text has three equal ones.</param>
+    /// <param name="row">[R], as of <see cref="Fill(int, int, Span{float})"/>.</param>
+    public void Fill((int Time, int Row, int Column) position, Span<float> row)
+    {
+        var (time, y, x) = position;
+        if (spec.Sections is not { } sections || time == y && time == x)
+        {
+            Fill(time, 0, row);
+            return;
+        }
+        for (var i = 0; i < inverse.Length; i++)
+        {
+            var part = spec.Interleaved
+                ? i % 3 == 1 && i < 3 * sections[1] ? y : i % 3 == 2 && i < 3 * sections[2] ? x : time
+                : i < sections[0] ? time : i < sections[0] + sections[1] ? y : x;
+            var (sin, cos) = Math.SinCos((float)part * inverse[i]);
+            (row[i], row[inverse.Length + i]) = ((float)cos * scale, (float)sin * scale);
+        }
+    }
+
     /// <summary>Makes the angles of the first positions, so that no step has to.</summary>
     public void Reserve(int positions)
     {

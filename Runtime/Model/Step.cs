@@ -10,6 +10,7 @@ public sealed class Step : IDisposable
 {
     private readonly Device _device;
     private readonly Rope _rope;
+    private readonly Rope? _localRope;
     private readonly List<Tensor> _owned = [];
     private readonly float[] _rotaryHost; // [maxT, R]
 
@@ -18,26 +19,29 @@ public sealed class Step : IDisposable
     private readonly Tensor _steerScale; // F32 [maxT, 1]
     private readonly Tensor _pages;      // I32 [maxS, maxP]
     private readonly Tensor _rotary;     // F32 [maxT, R]
+    private readonly Tensor _localRotary; // F32 [maxT, R] of layers with a window, or the same as _rotary
     private readonly Tensor _sampleRow;  // I32 [maxR, 1]
+    private readonly Tensor _span;       // I32 [2 maxT, 1] or none
+    private readonly int[] _spanHost;    // [2 maxT]
 
     // Activations.
     private readonly Tensor _x, _h, _delta;      // [maxT, D]
     private readonly Tensor _qkv;                // [maxT, (H + 2 KV) d]
     private readonly Tensor _attended;           // [maxT, H d]
     private readonly Tensor _gated;              // [maxT, I]
+    private readonly Tensor _scores;             // [maxT, E] or none
     private readonly Tensor _taken;              // [maxR, D]
     private readonly Tensor _logits;             // [maxR, V]
 
     /// <summary>Allocates a step for batches of the given capacity.</summary>
     /// <param name="device">The device.</param>
-    /// <param name="spec">The decoder.</param>
-    /// <param name="rope">Its positions.</param>
+    /// <param name="decoder">The decoder.</param>
     /// <param name="capacity">A batch with the capacities.</param>
     /// <param name="maxCaptures">Tokens whose states can be captured in one step.</param>
-    public Step(Device device, TextSpec spec, Rope rope, Batch capacity, int maxCaptures)
+    public Step(Device device, Decoder decoder, Batch capacity, int maxCaptures)
     {
-        _device = device;
-        _rope = rope;
+        var spec = decoder.Spec;
+        (_device, _rope, _localRope) = (device, decoder.Rope, decoder.LocalRope);
         MaxCaptures = maxCaptures;
         var (t, r, type) = (capacity.MaxTokens, capacity.MaxSamples, device.ActivationType);
         _rotaryHost = new float[t * spec.Rope.Dimension];
@@ -51,13 +55,17 @@ public sealed class Step : IDisposable
         _steerScale = Own(DType.F32, t, 1);
         _pages = Own(DType.I32, capacity.MaxSequences, capacity.MaxPages);
         _rotary = Own(DType.F32, t, spec.Rope.Dimension);
+        _localRotary = _localRope is null ? _rotary : Own(DType.F32, t, spec.Rope.Dimension);
         _sampleRow = Own(DType.I32, r, 1);
+        _span = spec.SeesWholeImages ? Own(DType.I32, 2 * t, 1) : default;
+        _spanHost = spec.SeesWholeImages ? new int[2 * t] : [];
         _x = Own(type, t, spec.HiddenSize);
         _h = Own(type, t, spec.HiddenSize);
         _delta = Own(type, t, spec.HiddenSize);
         _qkv = Own(type, t, (spec.Heads + 2 * spec.KeyValueHeads) * spec.HeadDimension);
         _attended = Own(type, t, spec.Heads * spec.HeadDimension);
         _gated = Own(type, t, spec.IntermediateSize);
+        _scores = spec.Mixture is { } mixture ? Own(type, t, mixture.Experts) : default;
         _taken = Own(type, r, spec.HiddenSize);
         _logits = Own(type, r, spec.VocabularySize);
         Products = Own(DType.F32, capacity.MaxSequences, 2 * spec.Layers);
@@ -84,12 +92,14 @@ public sealed class Step : IDisposable
     internal Tensor ProductSlot => Vector(_productSlot, Tokens);
     internal Tensor SampleRow => Vector(_sampleRow, Samples);
     internal Tensor Rotary => _rotary.Slice(0, Tokens);
+    internal Tensor LocalRotary => _localRotary.Slice(0, Tokens);
     internal Tensor X => _x.Slice(0, Tokens);
     internal Tensor H => _h.Slice(0, Tokens);
     internal Tensor Delta => _delta.Slice(0, Tokens);
     internal Tensor Qkv => _qkv.Slice(0, Tokens);
     internal Tensor Attended => _attended.Slice(0, Tokens);
     internal Tensor Gated => _gated.Slice(0, Tokens);
+    internal Tensor Scores => _scores.Slice(0, Tokens);
     internal Tensor Taken => _taken.Slice(0, Samples);
 
     /// <summary>[R, V]: the logits of the rows that the batch asked for.</summary>
@@ -111,11 +121,36 @@ public sealed class Step : IDisposable
         _device.Upload(batch.Pages.AsSpan(0, batch.Sequences * batch.MaxPages), _pages.Slice(0, batch.Sequences));
         if (Samples > 0)
             _device.Upload(batch.SampleRow.AsSpan(0, Samples), Vector(_sampleRow, Samples));
-        var width = _rotary.Columns;
-        for (var i = 0; i < t; i++)
-            _rope.Fill(batch.Position[i], batch.RotaryLength[i], _rotaryHost.AsSpan(i * width, width));
-        _device.Upload(_rotaryHost.AsSpan(0, t * width), Rotary);
-        Map = new(Vector(_sequence, t), Vector(_position, t), Vector(_storeRow, t), _pages);
+        Rotate(batch, _rope, Rotary);
+        if (_localRope is not null)
+            Rotate(batch, _localRope, LocalRotary);
+        Map = new(Vector(_sequence, t), Vector(_position, t), Vector(_storeRow, t), _pages, Spans(batch));
+    }
+
+    private void Rotate(Batch batch, Rope rope, Tensor rotary)
+    {
+        var width = rotary.Columns;
+        for (var i = 0; i < rotary.Rows; i++)
+        {
+            var row = _rotaryHost.AsSpan(i * width, width);
+            if (rope.HasSections)
+                rope.Fill(batch.RotaryPosition[i], row);
+            else
+                rope.Fill(batch.Position[i], batch.RotaryLength[i], row);
+        }
+        _device.Upload(_rotaryHost.AsSpan(0, rotary.Rows * width), rotary);
+    }
+
+    private Tensor Spans(Batch batch)
+    {
+        if (_span.IsNone)
+            return default;
+        var t = batch.Tokens;
+        batch.SpanFirst.AsSpan(0, t).CopyTo(_spanHost);
+        batch.SpanLast.AsSpan(0, t).CopyTo(_spanHost.AsSpan(t));
+        var span = _span.Slice(0, 2 * t).Reshape(2, t);
+        _device.Upload(_spanHost.AsSpan(0, 2 * t), span);
+        return span;
     }
 
     private static Tensor Vector(Tensor column, int count) => column.Slice(0, count).Reshape(1, count);

@@ -8,7 +8,14 @@ namespace Trimtab.Model;
 /// <param name="Name">Its name in the checkpoint.</param>
 /// <param name="Shape">Outermost dimension first: [rows, columns] for a projection, [D] for a norm, [D, 3, P, P] for the patches.</param>
 /// <param name="Optional">Whether the model is complete without it.</param>
-public sealed record ExpectedTensor(string Role, string Name, long[] Shape, bool Optional = false);
+public sealed record ExpectedTensor(string Role, string Name, long[] Shape, bool Optional = false)
+{
+    /// <summary>
+    /// Where one tensor plays several roles with rows one after another (fused projections, stacked experts): each role and its rows,
+    /// of the shape's last dimension.
+    /// </summary>
+    public IReadOnlyList<(string Role, int Rows)>? Parts { get; init; }
+}
 
 /// <summary>How a checkpoint file names its tensors; found by <see cref="TensorNames.Detect(IEnumerable{string})"/>.</summary>
 /// <param name="Form">Which of the forms.</param>
@@ -19,7 +26,20 @@ public sealed record ExpectedTensor(string Role, string Name, long[] Shape, bool
 /// <param name="SwappedMlp">mmproj files of old converters, which call the MLP's first matrix ffn_down and its second ffn_up.</param>
 public sealed record Layout(
     LayoutForm Form, string Text = "model.", string Head = "lm_head.weight", string Vision = "vision_tower.vision_model.",
-    string Projector = "multi_modal_projector.", bool SwappedMlp = false);
+    string Projector = "multi_modal_projector.", bool SwappedMlp = false)
+{
+    /// <summary>Whether q, k and v of the decoder are one tensor (Phi-3).</summary>
+    public bool FusedQkv { get; init; }
+
+    /// <summary>Whether gate and up are one tensor (Phi-3).</summary>
+    public bool FusedGateUp { get; init; }
+
+    /// <summary>Whether experts have Mixtral's first names: block_sparse_moe, w1, w2, w3.</summary>
+    public bool NumberedExperts { get; init; }
+
+    /// <summary>Hugging Face: the whole name of the row at the end of each row of an any-resolution image.</summary>
+    public string Newline { get; init; } = "model.image_newline";
+}
 
 /// <summary>Forms of tensor names.</summary>
 public enum LayoutForm
@@ -50,51 +70,37 @@ public sealed class MismatchedTensorsException(
 /// From a spec to the tensors of its checkpoint, as data. The roles, each with ".bias" appended for its bias:
 /// <list type="bullet">
 /// <item>text.embed, text.norm, text.head (not of tied models),</item>
-/// <item>text.layers.{i}.{attn_norm, q, k, v, o, mlp_norm, gate, up, down}, i from 0,</item>
-/// <item>vision.{patch, class, position, pre_norm},</item>
-/// <item>vision.layers.{i}.{norm1, q, k, v, o, norm2, fc1, fc2}, those up to the feature layer,</item>
-/// <item>projector.{linear1, linear2}.</item>
+/// <item>text.layers.{i}.{attn_norm, q, k, v, o, mlp_norm, gate, up, down}, i from 0; q_norm, k_norm, attn_post_norm, mlp_post_norm; for a
+/// mixture router and experts.{e}.{gate, up, down} instead of an MLP,</item>
+/// <item>vision.{patch, class, position, pre_norm, post_norm, newline},</item>
+/// <item>vision.layers.{i}.{norm1, q, k, v, o, norm2, fc1, fc2}, those up to the feature layer; gate and up for fc1 where it is gated,</item>
+/// <item>projector.{norm, linear1, linear2}, and the same of deepstack.{k}.</item>
 /// </list>
 /// </summary>
-public static class TensorNames
+public static partial class TensorNames
 {
     private static readonly string[] TextPrefixes =
-        ["model.language_model.", "language_model.model.", "model.", "language_model.", "model.language_model.model.", ""];
+        ["model.language_model.", "language_model.model.", "model.", "language_model.", "model.language_model.model.", "model.text_model.", ""];
 
     private static readonly string[] VisionPrefixes =
     [
         "model.vision_tower.vision_model.", "vision_tower.vision_model.", "model.vision_tower.", "vision_tower.",
-        "model.vision_model.", "vision_model.",
+        "model.vision_model.", "vision_model.", "model.visual.", "visual.",
     ];
 
-    private static readonly string[] ProjectorPrefixes = ["model.multi_modal_projector.", "multi_modal_projector."];
+    private static readonly string[] ProjectorPrefixes = ["model.multi_modal_projector.", "multi_modal_projector.", "model.connector.", "connector."];
 
     private static readonly string[] Heads = ["lm_head.weight", "language_model.lm_head.weight", "model.lm_head.weight",
         "model.language_model.lm_head.weight"];
 
     /// <summary>Buffers and heads of other uses, at the end of a name, that no forward pass here reads.</summary>
     private static readonly string[] IgnoredEnds =
-        ["rotary_emb.inv_freq", "masked_bias", "position_ids", "post_layernorm.weight", "post_layernorm.bias", "visual_projection.weight",
-            "text_projection.weight"];
+        ["rotary_emb.inv_freq", "rotary_pos_emb.inv_freq", "masked_bias", "position_ids", "post_layernorm.weight", "post_layernorm.bias",
+            "visual_projection.weight", "text_projection.weight"];
 
     private static readonly string[] IgnoredStarts = ["text_model.", "model.text_model.", "v.post_ln."];
 
     private static readonly string[] Ignored = ["logit_scale", "rope_freqs.weight"];
-
-    /// <summary>Roles of a decoder layer, with their names in Hugging Face's and GGUF's form.</summary>
-    private static readonly (string Role, string HuggingFace, string Gguf)[] TextLayer =
-    [
-        ("attn_norm", "input_layernorm", "attn_norm"), ("q", "self_attn.q_proj", "attn_q"), ("k", "self_attn.k_proj", "attn_k"),
-        ("v", "self_attn.v_proj", "attn_v"), ("o", "self_attn.o_proj", "attn_output"), ("mlp_norm", "post_attention_layernorm", "ffn_norm"),
-        ("gate", "mlp.gate_proj", "ffn_gate"), ("up", "mlp.up_proj", "ffn_up"), ("down", "mlp.down_proj", "ffn_down"),
-    ];
-
-    private static readonly (string Role, string HuggingFace, string Gguf)[] VisionLayer =
-    [
-        ("norm1", "layer_norm1", "ln1"), ("q", "self_attn.q_proj", "attn_q"), ("k", "self_attn.k_proj", "attn_k"),
-        ("v", "self_attn.v_proj", "attn_v"), ("o", "self_attn.out_proj", "attn_out"), ("norm2", "layer_norm2", "ln2"),
-        ("fc1", "mlp.fc1", "ffn_up"), ("fc2", "mlp.fc2", "ffn_down"),
-    ];
 
     /// <summary>Recognises the form of a file's names. Names of no known form count as a plain Hugging Face decoder.</summary>
     public static Layout Detect(IEnumerable<string> names)
@@ -104,7 +110,7 @@ public static class TensorNames
         if (all.Any(n => n.StartsWith("v.", StringComparison.Ordinal) || n.StartsWith("mm.", StringComparison.Ordinal)))
             return new(LayoutForm.GgufVision);
         if (all.Any(n => n.StartsWith("blk.", StringComparison.Ordinal) || n.StartsWith("token_embd.", StringComparison.Ordinal)))
-            return new(LayoutForm.Gguf);
+            return new(LayoutForm.Gguf) { FusedQkv = Has(".attn_qkv.weight"), FusedGateUp = Has(".ffn_up.weight") && !Has(".ffn_gate.weight") };
 
         // A prefix holds if any of its tensors is there, so that one missing tensor does not hide the form.
         string? Find(string[] prefixes, params string[] anchors) => prefixes.FirstOrDefault(prefix => all.Any(name =>
@@ -114,8 +120,16 @@ public static class TensorNames
         var head = Heads.FirstOrDefault(all.Contains) ?? (hub ? "language_model.lm_head.weight" : "lm_head.weight");
         var nested = text?.StartsWith("model.language_model.", StringComparison.Ordinal) is true ? "model." : "";
         return new(LayoutForm.HuggingFace, text ?? "model.", head,
-            Find(VisionPrefixes, "embeddings.", "encoder.", "pre_layrnorm.") ?? nested + "vision_tower.vision_model.",
-            Find(ProjectorPrefixes, "linear_1.", "linear_2.") ?? nested + "multi_modal_projector.");
+            Find(VisionPrefixes, "embeddings.", "encoder.", "pre_layrnorm.", "patch_embed.", "blocks.") ?? nested + "vision_tower.vision_model.",
+            Find(ProjectorPrefixes, "linear_1.", "linear_2.", "mm_", "modality_projection.") ?? nested + "multi_modal_projector.")
+        {
+            FusedQkv = Has(".self_attn.qkv_proj.weight"),
+            FusedGateUp = Has(".mlp.gate_up_proj.weight"),
+            NumberedExperts = Has(".block_sparse_moe.gate.weight"),
+            Newline = all.FirstOrDefault(name => name.EndsWith("image_newline", StringComparison.Ordinal)) ?? "model.image_newline",
+        };
+
+        bool Has(string end) => all.Any(name => name.EndsWith(end, StringComparison.Ordinal));
     }
 
     /// <summary>The same with shapes at hand, outermost dimension first: sees the swapped MLP names of old mmproj files.</summary>
@@ -140,81 +154,14 @@ public static class TensorNames
             ExpectText(tensors, spec.Text, layout);
         if (layout.Form != LayoutForm.Gguf && spec is { Vision: { } vision, Projector: { } projector })
         {
-            ExpectVision(tensors, vision, layout);
-            ExpectProjector(tensors, projector, layout);
+            if (layout.Form == LayoutForm.GgufVision)
+                ExpectMmproj(tensors, vision, projector, layout);
+            else if (vision.Division == ImageDivision.Native)
+                ExpectNative(tensors, vision, projector, layout);
+            else
+                ExpectTower(tensors, vision, projector, layout);
         }
         return tensors;
-    }
-
-    private static void ExpectText(List<ExpectedTensor> tensors, TextSpec text, Layout layout)
-    {
-        var gguf = layout.Form == LayoutForm.Gguf;
-        long d = text.HiddenSize, q = (long)text.Heads * text.HeadDimension, kv = (long)text.KeyValueHeads * text.HeadDimension,
-            i = text.IntermediateSize;
-        tensors.Add(new("text.embed", gguf ? "token_embd.weight" : layout.Text + "embed_tokens.weight", [text.VocabularySize, d]));
-        for (var layer = 0; layer < text.Layers; layer++)
-            foreach (var (role, huggingFace, name) in TextLayer)
-            {
-                long[] shape = role switch
-                {
-                    "attn_norm" or "mlp_norm" => [d],
-                    "q" => [q, d],
-                    "k" or "v" => [kv, d],
-                    "o" => [d, q],
-                    "down" => [d, i],
-                    _ => [i, d],
-                };
-                var bias = role switch
-                {
-                    "q" or "k" or "v" => text.QkvBias,
-                    "o" => text.OutputBias,
-                    "gate" or "up" or "down" => text.MlpBias,
-                    _ => false,
-                };
-                Add(tensors, $"text.layers.{layer}.{role}", gguf ? $"blk.{layer}.{name}" : $"{layout.Text}layers.{layer}.{huggingFace}",
-                    shape, bias);
-            }
-        tensors.Add(new("text.norm", gguf ? "output_norm.weight" : layout.Text + "norm.weight", [d]));
-        if (!text.TieEmbeddings)
-            tensors.Add(new("text.head", gguf ? "output.weight" : layout.Head, [text.VocabularySize, d]));
-    }
-
-    private static void ExpectVision(List<ExpectedTensor> tensors, VisionSpec vision, Layout layout)
-    {
-        var gguf = layout.Form == LayoutForm.GgufVision;
-        long d = vision.HiddenSize, i = vision.IntermediateSize;
-        var patch = gguf ? "v.patch_embd" : layout.Vision + "embeddings.patch_embedding";
-        tensors.Add(new("vision.patch", patch + ".weight", [d, 3, vision.PatchSize, vision.PatchSize]));
-        tensors.Add(new("vision.patch.bias", patch + ".bias", [d], Optional: true));
-        if (vision.ClassToken)
-            tensors.Add(new("vision.class", gguf ? "v.class_embd" : layout.Vision + "embeddings.class_embedding", [d]));
-        tensors.Add(new("vision.position", gguf ? "v.position_embd.weight" : layout.Vision + "embeddings.position_embedding.weight",
-            [vision.Rows, d]));
-        if (vision.PreNorm) // Hugging Face's spelling
-            Add(tensors, "vision.pre_norm", gguf ? "v.pre_ln" : layout.Vision + "pre_layrnorm", [d], bias: true);
-        for (var layer = 0; layer < vision.UsedLayers; layer++)
-            foreach (var (role, huggingFace, name) in VisionLayer)
-            {
-                long[] shape = role switch
-                {
-                    "norm1" or "norm2" => [d],
-                    "fc1" => [i, d],
-                    "fc2" => [d, i],
-                    _ => [d, d],
-                };
-                var file = !layout.SwappedMlp ? name : role switch { "fc1" => "ffn_down", "fc2" => "ffn_up", _ => name };
-                Add(tensors, $"vision.layers.{layer}.{role}",
-                    gguf ? $"v.blk.{layer}.{file}" : $"{layout.Vision}encoder.layers.{layer}.{huggingFace}", shape, bias: true);
-            }
-    }
-
-    private static void ExpectProjector(List<ExpectedTensor> tensors, ProjectorSpec projector, Layout layout)
-    {
-        var gguf = layout.Form == LayoutForm.GgufVision;
-        Add(tensors, "projector.linear1", gguf ? "mm.0" : layout.Projector + "linear_1", [projector.HiddenSize, projector.InputSize],
-            projector.Bias);
-        Add(tensors, "projector.linear2", gguf ? "mm.2" : layout.Projector + "linear_2", [projector.OutputSize, projector.HiddenSize],
-            projector.Bias);
     }
 
     private static void Add(List<ExpectedTensor> tensors, string role, string name, long[] shape, bool bias)
@@ -226,7 +173,7 @@ public static class TensorNames
 
     /// <summary>
     /// Compares what is expected with what a file has. Not surplus: rotary_emb.inv_freq, masked_bias and position_ids buffers, the
-    /// vision tower's layers after the feature layer, its post_layernorm and CLIP's other parts, the output projection of tied
+    /// vision tower's layers after the feature layer, its post_layernorm where it is not used, its pooling head and CLIP's other parts, the output projection of tied
     /// models, and rope_freqs.weight of GGUF files, which belongs to the spec's RoPE.
     /// </summary>
     /// <param name="expected">From <see cref="Expect"/>.</param>
@@ -261,13 +208,17 @@ public static class TensorNames
 
     private static Func<string, bool> Ignorable(IReadOnlyList<ExpectedTensor> expected)
     {
-        const string Position = "embeddings.position_embedding.weight";
+        const string Role = "vision.layers.0.norm1", Layer = "0.";
         var tied = expected.All(e => e.Role != "text.head");
         var used = expected.Count(e => e.Role.StartsWith("vision.layers.", StringComparison.Ordinal) && e.Role.EndsWith(".norm1",
             StringComparison.Ordinal));
+        // What comes before a layer's number: of towers of which no layer is used, what stands before it in all of them.
+        var norm = expected.FirstOrDefault(e => e.Role == Role)?.Name;
+        const string Position = "embeddings.position_embedding.weight";
         var position = expected.FirstOrDefault(e => e.Role == "vision.position")?.Name;
-        var blocks = position is null ? null : position.EndsWith(Position, StringComparison.Ordinal)
-            ? position[..^Position.Length] + "encoder.layers." : "v.blk.";
+        var blocks = norm is not null ? norm[..norm.LastIndexOf(Layer, StringComparison.Ordinal)]
+            : position is null ? null
+            : position.EndsWith(Position, StringComparison.Ordinal) ? position[..^Position.Length] + "encoder.layers." : "v.blk.";
         return name => Ignored.Contains(name) || tied && Heads.Contains(name)
             || Array.Exists(IgnoredStarts, s => name.StartsWith(s, StringComparison.Ordinal))
             || Array.Exists(IgnoredEnds, e => name == e || name.EndsWith("." + e, StringComparison.Ordinal))

@@ -16,10 +16,10 @@ public readonly record struct LoadProgress(long Bytes, long TotalBytes, string T
 /// Moves tensors from mapped checkpoints onto a device. Each tensor is mapped, packed and unmapped before the next, so
 /// that a checkpoint never stands in memory beside its packed copy.
 /// </summary>
-internal sealed class WeightLoader
+internal sealed partial class WeightLoader
 {
     private readonly Device _device;
-    private readonly Dictionary<string, (Checkpoint File, TensorInfo Info)> _roles;
+    private readonly Dictionary<string, TensorPart> _roles;
     private readonly DType? _matrixType;
     private readonly IProgress<LoadProgress>? _progress;
     private readonly CancellationToken _cancel;
@@ -34,11 +34,11 @@ internal sealed class WeightLoader
     /// <param name="progress">Is told of every tensor.</param>
     /// <param name="cancel">Stops between tensors.</param>
     public WeightLoader(
-        Device device, Dictionary<string, (Checkpoint, TensorInfo)> roles, DType? matrixType,
+        Device device, Dictionary<string, TensorPart> roles, DType? matrixType,
         IProgress<LoadProgress>? progress, CancellationToken cancel)
     {
         (_device, _roles, _matrixType, _progress, _cancel) = (device, roles, matrixType, progress, cancel);
-        _total = roles.Values.Sum(r => r.Item2.Bytes);
+        _total = roles.Values.Sum(r => r.Bytes);
     }
 
     /// <summary>What was done to the weights that a user should know: conversions, one line a form.</summary>
@@ -70,69 +70,65 @@ internal sealed class WeightLoader
             var at = $"text.layers.{l}.";
             int[]? Order(int heads) => RotaryRowOrder?.Invoke(heads, spec.HeadDimension);
             var (q, k) = (Order(spec.Heads), Order(spec.KeyValueHeads));
+            var mixture = spec.Mixture is { } m && m.Layers[l] ? m : null;
             layers[l] = new(
-                Norm(at + "attn_norm", spec.NormEpsilon, false, true),
+                TextNorm(at + "attn_norm", spec),
+                Model.Decoder.HeadsOf(spec) with
+                {
+                    QueryNorm = spec.QkNorm ? TextNorm(at + "q_norm", spec).Weight : default,
+                    KeyNorm = spec.QkNorm ? TextNorm(at + "k_norm", spec).Weight : default,
+                    NormEpsilon = spec.NormEpsilon,
+                },
                 Matrix(_matrixType, (at + "q", q), (at + "k", k), (at + "v", null)),
                 spec.QkvBias ? Vector((at + "q.bias", q), (at + "k.bias", k), (at + "v.bias", null)) : default,
                 Matrix(_matrixType, at + "o"),
                 spec.OutputBias ? Vector(at + "o.bias") : default,
-                Norm(at + "mlp_norm", spec.NormEpsilon, false, true),
-                Matrix(_matrixType, (at + "gate", null), (at + "up", null)),
-                spec.MlpBias ? Vector((at + "gate.bias", null), (at + "up.bias", null)) : default,
-                Matrix(_matrixType, at + "down"),
-                spec.MlpBias ? Vector(at + "down.bias") : default);
+                TextNorm(at + "mlp_norm", spec),
+                mixture is not null ? null : new(
+                    Matrix(_matrixType, (at + "gate", null), (at + "up", null)),
+                    spec.MlpBias ? Vector((at + "gate.bias", null), (at + "up.bias", null)) : default,
+                    Matrix(_matrixType, at + "down"),
+                    spec.MlpBias ? Vector(at + "down.bias") : default))
+            {
+                AttentionPostNorm = spec.PostNorms ? TextNorm(at + "attn_post_norm", spec) : default,
+                MlpPostNorm = spec.PostNorms ? TextNorm(at + "mlp_post_norm", spec) : default,
+                // A router decides by small differences: it is kept as it is.
+                Router = mixture is null ? null : Matrix(null, at + "router"),
+                Experts = mixture is null ? default : Experts(mixture, at, spec.Activation),
+            };
         }
-        var norm = Norm("text.norm", spec.NormEpsilon, false, true);
+        var norm = TextNorm("text.norm", spec);
         var head = spec.TieEmbeddings ? embedding : Matrix(_matrixType, "text.head");
         return new(_device, spec, new(embedding, layers, norm, head));
     }
 
-    public VisionEncoder Vision(VisionSpec spec, ProjectorSpec projector)
+    private ExpertWeights Experts(MixtureSpec mixture, string at, Epilogue activation)
     {
-        // Quantised decoders keep their vision tower as it is: it is small, and its outliers suffer most.
-        DType? type = _matrixType is DType.F32 or DType.BF16 ? _matrixType : null;
-        var layers = new VisionLayer[spec.UsedLayers];
-        for (var l = 0; l < layers.Length; l++)
+        var (gateUp, down) = (new Weight[mixture.Experts], new Weight[mixture.Experts]);
+        for (var e = 0; e < mixture.Experts; e++)
         {
-            var at = $"vision.layers.{l}.";
-            layers[l] = new(
-                Norm(at + "norm1", spec.NormEpsilon, true, false),
-                Matrix(type, (at + "q", null), (at + "k", null), (at + "v", null)),
-                Vector((at + "q.bias", null), (at + "k.bias", null), (at + "v.bias", null)),
-                Matrix(type, at + "o"),
-                Vector(at + "o.bias"),
-                Norm(at + "norm2", spec.NormEpsilon, true, false),
-                Matrix(type, at + "fc1"),
-                Vector(at + "fc1.bias"),
-                Matrix(type, at + "fc2"),
-                Vector(at + "fc2.bias"));
+            gateUp[e] = Matrix(_matrixType, ($"{at}experts.{e}.gate", null), ($"{at}experts.{e}.up", null));
+            down[e] = Matrix(_matrixType, $"{at}experts.{e}.down");
         }
-        var positions = Floats("vision.position");
-        var table = _device.Allocate(DType.F32, spec.Rows, spec.HiddenSize);
-        _device.Upload(positions, table);
-        var patches = new PatchWeights(
-            Matrix(type, "vision.patch"),
-            _roles.ContainsKey("vision.patch.bias") ? Vector("vision.patch.bias") : default,
-            spec.ClassToken ? Vector("vision.class") : default,
-            table, spec.ImageSize, spec.PatchSize);
-        return new(_device, spec, projector, new(
-            patches,
-            spec.PreNorm ? Norm("vision.pre_norm", spec.NormEpsilon, true, false) : default,
-            layers,
-            Matrix(type, "projector.linear1"), projector.Bias ? Vector("projector.linear1.bias") : default,
-            Matrix(type, "projector.linear2"), projector.Bias ? Vector("projector.linear2.bias") : default));
+        return new(gateUp, down, mixture.Used, mixture.Normalised, activation);
     }
 
-    private NormWeights Norm(string role, float epsilon, bool centered, bool identifies)
+    /// <summary>A norm of the decoder, which identifies it.</summary>
+    private NormWeights TextNorm(string role, TextSpec spec)
+    {
+        var weight = Shifted(role, spec.NormOffset);
+        var rounded = new byte[2 * weight.Length];
+        Blocks.Quantize(DType.BF16, weight, rounded);
+        _fingerprint.AppendData(rounded);
+        return new(Upload(weight), default, spec.NormEpsilon, false);
+    }
+
+    private float[] Shifted(string role, float offset)
     {
         var weight = Floats(role);
-        if (identifies)
-        {
-            var rounded = new byte[2 * weight.Length];
-            Blocks.Quantize(DType.BF16, weight, rounded);
-            _fingerprint.AppendData(rounded);
-        }
-        return new(Upload(weight), centered ? Vector(role + ".bias") : default, epsilon, centered);
+        for (var i = 0; i < weight.Length && offset != 0; i++)
+            weight[i] += offset;
+        return weight;
     }
 
     private Tensor Vector(string role) => Upload(Floats(role));
@@ -157,11 +153,11 @@ internal sealed class WeightLoader
 
     private float[] Floats(string role)
     {
-        var (file, info) = _roles[role];
-        using var mapped = file.Map(info.Name);
-        var values = new float[info.Shape.Aggregate(1L, (a, b) => a * b)];
-        Blocks.Dequantize(info.Type, mapped.Span, values);
-        Done(info);
+        var part = _roles[role];
+        using var mapped = part.File.Map(part.Info.Name);
+        var values = new float[(long)part.Rows * part.Columns];
+        Blocks.Dequantize(part.Info.Type, mapped.Span.Slice((int)part.Offset, (int)part.Bytes), values);
+        Done(part);
         return values;
     }
 
@@ -176,14 +172,12 @@ internal sealed class WeightLoader
             for (var i = 0; i < parts.Length; i++)
             {
                 _cancel.ThrowIfCancellationRequested();
-                var (file, info) = _roles[parts[i].Role];
-                var mapped = file.Map(info.Name);
+                var part = _roles[parts[i].Role];
+                var mapped = part.File.Map(part.Info.Name);
                 open.Add(mapped);
-                var rows = checked((int)info.Shape[0]);
-                var columns = checked((int)info.Shape.Skip(1).Aggregate(1L, (a, b) => a * b));
-                data[i] = new(info.Type, rows, columns, mapped.Address, parts[i].Order);
-                var target = Target(info, type, columns);
-                if (target != info.Type)
+                data[i] = new(part.Info.Type, part.Rows, part.Columns, mapped.Address + (nint)part.Offset, parts[i].Order);
+                var target = Target(part.Info, type, part.Columns);
+                if (target != part.Info.Type)
                 {
                     var converted = Converted.From(data[i], target);
                     open.Add(converted);
@@ -197,7 +191,7 @@ internal sealed class WeightLoader
             foreach (var part in open)
                 part.Dispose();
             foreach (var (role, _) in parts)
-                Done(_roles[role].Info);
+                Done(_roles[role]);
         }
     }
 
@@ -216,10 +210,10 @@ internal sealed class WeightLoader
         return nearest;
     }
 
-    private void Done(TensorInfo info)
+    private void Done(TensorPart part)
     {
-        _read += info.Bytes;
-        _progress?.Report(new(_read, _total, info.Name));
+        _read += part.Bytes;
+        _progress?.Report(new(_read, _total, part.Info.Name));
     }
 
     /// <summary>A matrix converted to another form, in native memory until it is packed.</summary>

@@ -1,0 +1,95 @@
+using Trimtab.Engine;
+using Trimtab.Imaging;
+using Trimtab.Kernels.Reference;
+using Trimtab.Steering;
+
+namespace Trimtab.Tests.Golden;
+
+/// <summary>
+/// What must hold of every family beside the reference's values: double precision agrees, batches, chunks and shared pages change no bit, and an
+/// image's tokens are known from its size.
+/// </summary>
+[TestFixture("llava-siglip-qwen2")]
+[TestFixture("llava-next-mistral")]
+[TestFixture("llava-onevision")]
+[TestFixture("idefics3-smolvlm")]
+[TestFixture("gemma3")]
+[TestFixture("qwen2-vl")]
+[TestFixture("qwen2.5-vl")]
+[TestFixture("qwen3-vl")]
+[TestFixture("text-qwen3-moe")]
+[TestFixture("text-gemma2")]
+public class FamilyTests(string name)
+{
+    private Fixture _fixture = null!;
+
+    [OneTimeSetUp]
+    public void Open() => _fixture = Fixture.Open(name);
+
+    [OneTimeTearDown]
+    public void Close() => _fixture?.Dispose();
+
+    [Test]
+    public void Double_precision_agrees()
+    {
+        using var device = new ReferenceDevice();
+        using var fixture = Fixture.Open(name, options: new() { Device = device });
+        var element = fixture.Cases.Last();
+        var (expected, actual) = (Run(fixture), Run(_fixture));
+        Assert.That(expected.Sequence.States!.Zip(actual.Sequence.States!, (a, b) => Math.Abs(a - b)).Max(), Is.LessThan(1e-4f));
+        Assert.That(expected.Logits[0].Zip(actual.Logits[0], (a, b) => Math.Abs(a - b)).Max(), Is.LessThan(1e-4f));
+
+        static Outcome Run(Fixture fixture)
+        {
+            var element = fixture.Cases.Last();
+            return fixture.Run(fixture.ReferencePrompt(element), new() { MaxTokens = 2, IgnoreEos = true, Capture = true });
+        }
+    }
+
+    [Test]
+    public void Batches_chunks_and_shared_pages_change_no_bit()
+    {
+        var requests = new List<(Prompt, GenerationOptions)>();
+        var vectors = _fixture.Tensor("vectors");
+        var steering = ShiftVectors.Create([.. Enumerable.Range(0, _fixture.Layers).Select(l => (float[]?)vectors[(l * _fixture.Width)..((l + 1) * _fixture.Width)])]);
+        foreach (var element in _fixture.Cases.Concat(_fixture.Cases.Take(2)))
+            requests.Add((_fixture.ReferencePrompt(element), new()
+            {
+                MaxTokens = 5, IgnoreEos = true, Capture = true,
+                Steering = requests.Count % 3 == 0 ? null : new(steering, requests.Count % 3 == 1 ? 0.5f : 1),
+            }));
+        var together = Outcome.Run(_fixture.Model, requests);
+        var chunked = Outcome.Run(_fixture.Model, requests, new() { MaxBatchTokens = 5, MaxSequences = 3 });
+        var apart = Outcome.Run(_fixture.Model, requests, new() { MaxBatchTokens = 17, PrefillChunk = 3, PrefixCache = false });
+        for (var i = 0; i < requests.Count; i++)
+        {
+            var alone = Outcome.Run(_fixture.Model, [requests[i]], new() { PrefixCache = false })[0];
+            foreach (var other in (Outcome[])[together[i], chunked[i], apart[i]])
+            {
+                Assert.That(other.Sequence.States, Is.EqualTo(alone.Sequence.States), $"states of {i}");
+                for (var step = 0; step < alone.Logits.Count; step++)
+                    Assert.That(other.Logits[step].AsSpan().SequenceEqual(alone.Logits[step]), $"logits of {i} at step {step}");
+            }
+        }
+    }
+
+    [Test]
+    public void An_images_tokens_are_known_from_its_size()
+    {
+        var files = _fixture.Model.Files;
+        if (files.Processor is null)
+        {
+            Assert.That(() => files.ImageTokens(10, 10), Throws.InvalidOperationException.With.Message.Contains("without a vision encoder"));
+            return;
+        }
+        var token = files.Spec.ImageTokenId!.Value;
+        foreach (var (width, height) in ((int, int)[])[(56, 56), (1, 1), (30, 200), (500, 90), (113, 57), (300, 301)])
+        {
+            foreach (var count in (int[])[1, 2])
+            {
+                var prompt = files.Expand([.. Enumerable.Repeat(token, count)], [.. Enumerable.Repeat(Image.Noise(width, height, 1), count)]);
+                Assert.That(prompt.Tokens, Has.Length.EqualTo(count * files.ImageTokens(width, height, count == 1)), $"{count} of {width} x {height}");
+            }
+        }
+    }
+}
