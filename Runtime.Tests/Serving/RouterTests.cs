@@ -264,6 +264,21 @@ public class RouterTests
     }
 
     [Test]
+    public async Task A_request_that_cannot_be_sent_on_makes_no_replica_look_dead()
+    {
+        await using var good = await Stub.StartAsync(context => context.Response.WriteAsync("good"));
+        await using var router = await Router.StartAsync(Options([good.Url]) with { Probe = TimeSpan.FromMinutes(10) }, TextWriter.Null);
+        using var client = new System.Net.Sockets.TcpClient();
+        await client.ConnectAsync(IPAddress.Loopback, new Uri(router.Url).Port);
+        await client.GetStream().WriteAsync(Encoding.UTF8.GetBytes("GET /v1/models HTTP/1.1\r\nHost: localhost\r\nX-Name: böse\r\nConnection: close\r\n\r\n"));
+        using var reader = new StreamReader(client.GetStream());
+        Assert.That(await reader.ReadToEndAsync(), Does.StartWith("HTTP/1.1 400"));
+        Assert.That(router.Replicas.Single().Ready, Is.True);
+        using var http = new HttpClient { BaseAddress = new(router.Url) };
+        Assert.That((await PostAsync(http, Served.Ask("Question", 0))).Body, Is.EqualTo("good"));
+    }
+
+    [Test]
     public async Task Replicas_behind_a_name_are_found_and_come_back()
     {
         var ready = 503;
