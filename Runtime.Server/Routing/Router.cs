@@ -108,7 +108,7 @@ internal sealed class Router : IAsyncDisposable
 
     private Task ReadyAsync(HttpContext context)
     {
-        var reason = _draining ? "the router is about to end" : _replicas.All.Any(replica => replica.Ready) ? null : NoneReady();
+        var reason = _draining ? "the router is about to end" : _replicas.All.Any(replica => replica.Ready || replica.Slow) ? null : NoneReady();
         return Exchange.SendAsync(context, new(reason is null ? "ready" : "not_ready", reason), Wire.Readable.Health, reason is null ? 200 : 503);
     }
 

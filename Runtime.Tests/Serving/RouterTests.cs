@@ -82,6 +82,20 @@ public class RouterTests
         });
     }
 
+    [Test]
+    public void Replicas_that_are_all_slow_are_asked_and_dead_ones_are_not()
+    {
+        Replica[] replicas = [.. Enumerable.Range(0, 3).Select(i => Ready($"http://10.0.0.{i}:8080"))];
+        foreach (var replica in replicas[..2])
+            for (var i = 0; i < 2; i++)
+                replica.Miss("it does not answer in time", slow: true);
+        Assert.That(Replica.Order(replicas, [1], 4), Is.EqualTo(replicas[2..]));
+        replicas[2].Fail("it takes no connection");
+        Assert.That(Replica.Order(replicas, [1], 4), Is.EquivalentTo(replicas[..2]));
+        replicas[0].Fail("it takes no connection");
+        Assert.That(Replica.Order(replicas, [1], 4), Is.EqualTo(replicas[1..2]));
+    }
+
     private static Replica Ready(string url)
     {
         var replica = new Replica(url);
