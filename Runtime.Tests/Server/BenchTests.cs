@@ -58,7 +58,7 @@ public class BenchTests
     public void Vectors_are_made_up_that_fit_the_model()
     {
         var file = Path.Combine(Directory.CreateTempSubdirectory("trimtab-bench-").FullName, "vectors.safetensors");
-        Assert.That(Run("--synthetic", "tiny-q4_0", "-r", "0", "--write-vectors", file).Error, Does.Contain("wrote"));
+        Assert.That(Run("--synthetic", "tiny-q4_0", "-r", "0", "--write-vectors", file).Code, Is.Zero);
         var vectors = Trimtab.Steering.ShiftVectors.Open(file);
         vectors.Check(2, 256, null);
         Assert.That(Trimtab.Server.Serving.VectorCatalog.Steers(vectors, null), Is.True);
