@@ -83,6 +83,7 @@ internal static class Examples
         [
             "trimtab bench serve --target trimtab=http://127.0.0.1:8080/v1 --clients 1,8,32",
             "trimtab bench serve --target trimtab=http://127.0.0.1:8080/v1 --target llama=http://127.0.0.1:8081/v1 --prefix 256 --words 32",
+            "trimtab bench serve --target trimtab=http://127.0.0.1:8080/v1 --target llama=http://127.0.0.1:8081/v1 --prefix 256 --words 32 --alpha 0.5,1,1.5,2",
             "trimtab bench serve --target trimtab=http://127.0.0.1:8080/v1 --rate 4 --image photo.png --image-share 0.5 --alpha 0.5,1",
         ],
         ["completion"] = ["source <(trimtab completion bash)", "trimtab completion pwsh | Out-String | Invoke-Expression"],

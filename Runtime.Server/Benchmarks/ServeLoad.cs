@@ -11,7 +11,7 @@ namespace Trimtab.Server.Benchmarks;
 /// <param name="MaxTokens">Most tokens of an answer.</param>
 /// <param name="Images">data: URLs, taken in turn.</param>
 /// <param name="ImageShare">Share of the requests that carry one, 0 to 1.</param>
-/// <param name="Alphas">Steering strengths, taken in turn; none: the requests say nothing of steering.</param>
+/// <param name="Alphas">Steering strengths, which each group's prompts take in turn; none: the requests say nothing of steering.</param>
 /// <param name="Extra">Further fields of each request, a JSON object, or null.</param>
 /// <param name="Seed">Of prompts and arrivals.</param>
 internal sealed record ServeLoad(
@@ -28,7 +28,8 @@ internal sealed record ServeLoad(
     /// <param name="model">What the server calls its model.</param>
     /// <param name="run">Number of the run.</param>
     /// <param name="index">Number of the request in it.</param>
-    public byte[] Body(string model, int run, int index)
+    /// <param name="vectors">Name of the vectors that <see cref="Alphas"/> are strengths of; null for a server that steers by none.</param>
+    public byte[] Body(string model, int run, int index, string? vectors)
     {
         var prefix = Text(new Random(HashCode(run, -1 - index % Math.Max(1, Prefixes))), PrefixWords);
         var own = new Random(HashCode(run, index));
@@ -57,10 +58,11 @@ internal sealed record ServeLoad(
             writer.WriteEndObject();
             writer.WriteNumber("max_tokens", MaxTokens);
             writer.WriteNumber("temperature", 0);
-            if (Alphas.Count > 0)
+            if (vectors is not null && Alphas.Count > 0)
             {
                 writer.WriteStartObject("steering");
-                writer.WriteNumber("alpha", Alphas[index % Alphas.Count]);
+                writer.WriteString("vectors", vectors);
+                writer.WriteNumber("alpha", Alphas[index / Math.Max(1, Prefixes) % Alphas.Count]);
                 writer.WriteEndObject();
             }
             foreach (var field in Extra?.EnumerateObject() ?? default)

@@ -33,7 +33,7 @@ internal sealed record ServeRun(int Clients, double Rate, double Seconds, IReadO
 internal sealed class ServeTarget : IDisposable
 {
     private readonly HttpClient _client;
-    private readonly Uri _chat, _models;
+    private readonly Uri _chat, _models, _vectors;
     private string? _model;
 
     /// <param name="name">What its rows are called.</param>
@@ -43,7 +43,7 @@ internal sealed class ServeTarget : IDisposable
     {
         Name = name;
         var root = endpoint.AbsoluteUri.TrimEnd('/');
-        (_chat, _models) = (new(root + "/chat/completions"), new(root + "/models"));
+        (_chat, _models, _vectors) = (new(root + "/chat/completions"), new(root + "/models"), new(root + "/steering/vectors"));
         // Every client has a connection of its own, kept open; a proxy in between would be measured too.
         _client = new(new SocketsHttpHandler { MaxConnectionsPerServer = 4096, UseProxy = false, PooledConnectionIdleTimeout = TimeSpan.FromMinutes(5) })
         {
@@ -74,6 +74,30 @@ internal sealed class ServeTarget : IDisposable
         }
     }
 
+    /// <summary>Name of the vectors that its answers are steered by, or null: it gets the prompts alone.</summary>
+    public string? Vectors { get; private set; }
+
+    /// <summary>Asks which vectors it has.</summary>
+    /// <param name="name">Those that are wanted; null for the first.</param>
+    /// <param name="cancel">Stops it.</param>
+    /// <exception cref="UsageException">It has vectors, but not those.</exception>
+    public async Task OpenVectorsAsync(string? name, CancellationToken cancel)
+    {
+        using var response = await _client.GetAsync(_vectors, cancel).ConfigureAwait(false);
+        if (!response.IsSuccessStatusCode)
+            return;
+        try
+        {
+            using var reply = JsonDocument.Parse(await response.Content.ReadAsStringAsync(cancel).ConfigureAwait(false));
+            var names = reply.RootElement.GetProperty("data").EnumerateArray().Select(set => set.GetProperty("name").GetString()!).ToList();
+            Vectors = name is null || names.Contains(name) ? name ?? names.FirstOrDefault() : throw new UsageException($"--vectors {name}: {Name} has {(names.Count == 0 ? "none" : string.Join(", ", names))}");
+        }
+        catch (Exception error) when (error is JsonException or KeyNotFoundException or InvalidOperationException)
+        {
+            // Whatever it lists there are no vectors.
+        }
+    }
+
     /// <summary>A fixed number of clients, each of which asks again as soon as it is answered.</summary>
     public async Task<ServeRun> ClosedAsync(ServeLoad load, int clients, int run, CancellationToken cancel)
     {
@@ -83,7 +107,7 @@ internal sealed class ServeTarget : IDisposable
         await Task.WhenAll(Enumerable.Range(0, clients).Select(_ => Task.Run(async () =>
         {
             for (int i; (i = Interlocked.Increment(ref next)) < answers.Length;)
-                answers[i] = await AskAsync(load.Body(_model!, run, i), cancel).ConfigureAwait(false);
+                answers[i] = await AskAsync(load.Body(_model!, run, i, Vectors), cancel).ConfigureAwait(false);
         }, cancel))).ConfigureAwait(false);
         return Kept(new(clients, 0, Stopwatch.GetElapsedTime(start).TotalSeconds, answers));
     }
@@ -95,7 +119,7 @@ internal sealed class ServeTarget : IDisposable
         var start = Stopwatch.GetTimestamp();
         var answers = await Task.WhenAll(times.Select(async (time, i) =>
         {
-            var body = load.Body(_model!, run, i);
+            var body = load.Body(_model!, run, i, Vectors);
             var wait = TimeSpan.FromSeconds(time) - Stopwatch.GetElapsedTime(start);
             if (wait > TimeSpan.Zero)
                 await Task.Delay(wait, cancel).ConfigureAwait(false);

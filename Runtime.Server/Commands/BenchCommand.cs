@@ -6,6 +6,7 @@ using Trimtab.Kernels;
 using Trimtab.Kernels.Cpu;
 using Trimtab.Model;
 using Trimtab.Server.Benchmarks;
+using Trimtab.Steering;
 using Trimtab.Text;
 
 namespace Trimtab.Server.Commands;
@@ -18,6 +19,7 @@ internal static class BenchCommand
     private static readonly Option<string?> Synthetic = new("--synthetic") { Description = $"In place of a model, one whose weights are made up: {SyntheticModel.Known}.", HelpName = "SPEC" };
     private static readonly Option<int> Seed = new("--seed") { Description = "Seed of the synthetic weights.", HelpName = "N", DefaultValueFactory = _ => 1 };
     private static readonly Option<string?> Save = new("--write") { Description = "Save the synthetic model (1.1b-q8_0 if none is named) as a GGUF file, for other programs to run.", HelpName = "FILE" };
+    private static readonly Option<string?> SaveVectors = new("--write-vectors") { Description = "Save made-up shift vectors that fit the model, to serve it steered where only speed matters.", HelpName = "FILE" };
     private static readonly Option<string> Dtype = ModelArguments.Dtype();
     private static readonly Option<string> ActivationsOption = ModelArguments.ActivationsOption();
     private static readonly Option<string> Kv = ModelArguments.KvOption();
@@ -33,7 +35,7 @@ internal static class BenchCommand
     private static readonly Option<bool> HashLogits = new("--hash-logits") { Description = "Hash the logits of every token, as a server does for its receipts." };
     private static readonly Option<bool> Image = new("--image") { Description = "Measure the vision tower on one image." };
     private static readonly Option<bool> Profile = new("--profile") { Description = "Print how the time divides among the ops." };
-    private static readonly Option<int> Repetitions = new("--repetitions", "-r") { Description = "How often each is measured, in turn; 0 with --write only writes.", HelpName = "R", DefaultValueFactory = _ => 5 };
+    private static readonly Option<int> Repetitions = new("--repetitions", "-r") { Description = "How often each is measured, in turn; 0 with --write or --write-vectors only writes.", HelpName = "R", DefaultValueFactory = _ => 5 };
     private static readonly Option<string[]> Peers = new("--peer")
     {
         Description = "A command run in turn with this program: llama-bench ... -r 1 -o json, or llama-batched-bench ... --output-format jsonl. May be repeated.",
@@ -49,7 +51,7 @@ internal static class BenchCommand
     {
         var command = new Command("bench", "Measures a model: prefill, decoding in batches, steering, images; repetitions in turn, beside the machine's measured limits and other programs.");
         foreach (var option in (ReadOnlySpan<Option>)[
-            Model, Mmproj, Synthetic, Seed, Save, Dtype, ActivationsOption, Kv, Threads, Prompt, Generate, Batches, Depth, Steered, Alpha, Temperature, TopP, HashLogits, Image, Profile, Repetitions, Peers, JsonFile, Markdown])
+            Model, Mmproj, Synthetic, Seed, Save, SaveVectors, Dtype, ActivationsOption, Kv, Threads, Prompt, Generate, Batches, Depth, Steered, Alpha, Temperature, TopP, HashLogits, Image, Profile, Repetitions, Peers, JsonFile, Markdown])
             command.Options.Add(option);
         command.Subcommands.Add(BenchServeCommand.Create(terminal));
         command.SetAction(async (parse, cancel) =>
@@ -61,6 +63,11 @@ internal static class BenchCommand
             if (parse.GetValue(Save) is { } path)
                 foreach (var file in synthetic!.Write(path))
                     terminal.Note($"wrote {file}");
+            if (parse.GetValue(SaveVectors) is { } vectors)
+            {
+                foreach (var file in MadeUp(SpecOf(parse, synthetic), new(parse.GetValue(Seed))).Save(vectors))
+                    terminal.Note($"wrote {file}");
+            }
             if (plan.Repetitions == 0)
                 return 0;
             var report = await RunAsync(parse, plan, synthetic, terminal, cancel).ConfigureAwait(false);
@@ -123,6 +130,18 @@ internal static class BenchCommand
         return (files.Tokenizer, source);
     }
 
+    private static TextSpec SpecOf(ParseResult parse, SyntheticModel? synthetic)
+    {
+        if (synthetic is null)
+            return ModelFiles.Open(parse.GetValue(Model)!, parse.GetValue(Mmproj)).Spec.Text;
+        using var source = synthetic.Open();
+        return source.Spec.Text;
+    }
+
+    /// <summary>Vectors over all layers, short beside any hidden state.</summary>
+    private static ShiftVectors MadeUp(TextSpec text, Random random)
+        => ShiftVectors.Create([.. Enumerable.Range(0, text.Layers).Select(float[]? (_) => [.. Enumerable.Range(0, text.HiddenSize).Select(_ => (random.NextSingle() - 0.5f) / 16)])]);
+
     private static SyntheticModel? Made(ParseResult parse)
     {
         var spec = parse.GetValue(Synthetic) ?? (parse.GetValue(Save) is not null ? "1.1b-q8_0" : null);
@@ -160,7 +179,7 @@ internal static class BenchCommand
             throw new UsageException("-p 0 and -n 0 without --image measure nothing");
         if (!float.IsFinite(plan.Alpha))
             throw new UsageException($"--alpha is {plan.Alpha}; expected a finite number");
-        if (plan.Repetitions == 0 && parse.GetValue(Save) is null)
+        if (plan.Repetitions == 0 && parse.GetValue(Save) is null && parse.GetValue(SaveVectors) is null)
             throw new UsageException("--repetitions is 0; expected 1 or more, or --write");
         if ((parse.GetValue(Peers) ?? []).Any(string.IsNullOrWhiteSpace))
             throw new UsageException("--peer is empty; expected a command");

@@ -23,7 +23,8 @@ internal static class BenchServeCommand
     private static readonly Option<int> MaxTokens = new("--max-tokens") { Description = "Most tokens of an answer.", HelpName = "N", DefaultValueFactory = _ => 64 };
     private static readonly Option<string[]> Images = new("--image", "-i") { Description = "Image files that requests carry, in turn.", HelpName = "FILE", AllowMultipleArgumentsPerToken = true };
     private static readonly Option<double> ImageShare = new("--image-share") { Description = "Share of the requests that carry one.", HelpName = "0-1", DefaultValueFactory = _ => 1 };
-    private static readonly Option<string?> Alphas = new("--alpha") { Description = "Steering strengths that requests ask for in turn, such as 0.5,1; for servers that steer.", HelpName = "LIST" };
+    private static readonly Option<string?> Alphas = new("--alpha") { Description = "Steering strengths that the prompts of each group ask for in turn, such as 0.5,1. Servers without vectors get the same prompts alone.", HelpName = "LIST" };
+    private static readonly Option<string?> Vectors = new("--vectors") { Description = "The vectors that --alpha steers by; by default the first that a server lists.", HelpName = "NAME" };
     private static readonly Option<string?> Body = new("--body") { Description = "Further fields of each request, such as {\"ignore_eos\":true}.", HelpName = "JSON" };
     private static readonly Option<int> Repetitions = new("--repetitions", "-r") { Description = "Runs of each kind, the servers in turn.", HelpName = "R", DefaultValueFactory = _ => 3 };
     private static readonly Option<int> Seed = new("--seed") { Description = "Seed of prompts and arrivals.", HelpName = "N", DefaultValueFactory = _ => 1 };
@@ -34,7 +35,7 @@ internal static class BenchServeCommand
     {
         var command = new Command("serve", "Loads servers with the same requests in turn: throughput, time to the first token, time between tokens.");
         foreach (var option in (ReadOnlySpan<Option>)[
-            Targets, Clients, Rate, Requests, Prefix, Prefixes, Words, MaxTokens, Images, ImageShare, Alphas, Body, Repetitions, Seed, JsonFile, Markdown])
+            Targets, Clients, Rate, Requests, Prefix, Prefixes, Words, MaxTokens, Images, ImageShare, Alphas, Vectors, Body, Repetitions, Seed, JsonFile, Markdown])
             command.Options.Add(option);
         command.SetAction(async (parse, cancel) =>
         {
@@ -62,6 +63,15 @@ internal static class BenchServeCommand
         foreach (var target in targets)
         {
             await target.OpenAsync(cancel).ConfigureAwait(false);
+            if (load.Alphas.Count > 0)
+                await target.OpenVectorsAsync(parse.GetValue(Vectors), cancel).ConfigureAwait(false);
+        }
+        if (load.Alphas.Count > 0 && targets.TrueForAll(target => target.Vectors is null))
+            throw new UsageException("--alpha: no server lists vectors (GET /v1/steering/vectors)");
+        foreach (var target in targets)
+        {
+            if (load.Alphas.Count > 0)
+                terminal.Note(target.Vectors is { } vectors ? $"{target.Name} steers by {vectors}" : $"{target.Name} has no vectors: it gets the prompts alone");
             // Untimed: connections, and whatever the server does at its first request.
             await target.ClosedAsync(load with { Requests = 1 }, 1, -1, cancel).ConfigureAwait(false);
             if (target.Runs[0].Answers[0].Error is { } error)

@@ -25,6 +25,9 @@ internal sealed class Replica(string url)
     /// <summary>Why it takes none, or null.</summary>
     public string? Reason => _reason;
 
+    /// <summary>Whether it is merely slow to say so: it took the last probe's connection.</summary>
+    public bool Slow { get; private set; }
+
     /// <summary>A request goes to it.</summary>
     public void Enter() => Interlocked.Increment(ref _open);
 
@@ -35,15 +38,21 @@ internal sealed class Replica(string url)
     public void Succeed()
     {
         _failures = 0;
+        Slow = false;
         _reason = null;
     }
 
     /// <summary>It says that it is not ready, or takes no connection: nothing goes to it until it says otherwise.</summary>
-    public void Fail(string reason) => _reason = reason;
+    public void Fail(string reason)
+    {
+        Slow = false;
+        _reason = reason;
+    }
 
     /// <summary>A probe got no answer. One may be lost under load; two are no accident.</summary>
-    public void Miss(string reason)
+    public void Miss(string reason, bool slow)
     {
+        Slow = slow;
         if (++_failures >= 2 || !Ready)
             _reason = reason;
     }
@@ -63,6 +72,9 @@ internal sealed class Replica(string url)
     public static List<Replica> Order(IReadOnlyList<Replica> replicas, byte[]? key, int spill)
     {
         var ready = replicas.Where(replica => replica.Ready).ToList();
+        // Where all are slow there is much to do, and nobody is dead.
+        if (ready.Count == 0)
+            ready = [.. replicas.Where(replica => replica.Slow)];
         if (ready.Count < 2)
             return ready;
         if (key is null)

@@ -63,7 +63,7 @@ internal sealed class ReplicaSet : IAsyncDisposable
         }
         catch (Exception error) when (error is HttpRequestException or IOException or OperationCanceledException && !cancel.IsCancellationRequested)
         {
-            Tell(replica, () => replica.Miss(error is OperationCanceledException ? "it does not answer in time" : "it does not answer"));
+            Tell(replica, () => replica.Miss(error is OperationCanceledException ? "it does not answer in time" : "it does not answer", slow: error is OperationCanceledException));
         }
     }
 

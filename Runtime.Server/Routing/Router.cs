@@ -85,7 +85,7 @@ internal sealed class Router : IAsyncDisposable
             app.UseRouting();
             app.MapGet("/health", router.Guard(context => Exchange.SendAsync(context, new("ok"), Wire.Readable.Health, 200)));
             app.MapGet("/ready", router.Guard(router.ReadyAsync));
-            app.MapPrometheusScrapingEndpoint("/metrics");
+            app.MapPrometheusScrapingEndpoint("/metrics").Add(endpoint => endpoint.RequestDelegate = router.Guard(endpoint.RequestDelegate!));
             app.MapFallback("/admin/{**rest}", router.Guard(_ => throw new ApiException(404, "a change goes to one replica alone: ask each of them, not the router", null, "not_found")));
             app.MapFallback("{**path}", router.Guard(router.ForwardAsync));
             await router._replicas.StartAsync(cancel).ConfigureAwait(false);
@@ -108,7 +108,7 @@ internal sealed class Router : IAsyncDisposable
 
     private Task ReadyAsync(HttpContext context)
     {
-        var reason = _draining ? "the router is about to end" : _replicas.All.Any(replica => replica.Ready) ? null : NoneReady();
+        var reason = _draining ? "the router is about to end" : _replicas.All.Any(replica => replica.Ready || replica.Slow) ? null : NoneReady();
         return Exchange.SendAsync(context, new(reason is null ? "ready" : "not_ready", reason), Wire.Readable.Health, reason is null ? 200 : 503);
     }
 
@@ -138,13 +138,16 @@ internal sealed class Router : IAsyncDisposable
                 replica.Leave();
             }
             _requests.Add(1, Tag(replica), new("status", outcome.Status));
-            if (error == ForwarderError.Request)
+            var failed = IsReplicas(error, context.GetForwarderErrorFeature()?.Exception);
+            if (failed && error == ForwarderError.Request)
                 _replicas.Fail(replica, "it takes no connection, or broke it");
             // What has begun to be told cannot be told again; a client that is gone wants nothing.
             if (error == ForwarderError.None && !outcome.Again || context.Response.HasStarted || context.RequestAborted.IsCancellationRequested)
                 return;
             context.Response.Clear();
-            if (!outcome.Again && (last || !IsReplicas(error) || !_budget.TrySpend()))
+            if (error == ForwarderError.Request && !failed)
+                throw new ApiException(400, "the request cannot be sent on: its head has what HTTP does not allow");
+            if (!outcome.Again && (last || !failed || !_budget.TrySpend()))
                 break;
             _retries.Add(1, Tag(replica));
         }
@@ -155,9 +158,16 @@ internal sealed class Router : IAsyncDisposable
             : new ApiException(503, "no replica answered", null, "no_replica") { RetryAfter = TimeSpan.FromSeconds(1) };
     }
 
-    /// <summary>Whether it is the replica that failed, so that another may do better. One that takes too long is not tried again: another would take as long.</summary>
-    private static bool IsReplicas(ForwarderError error)
-        => error is ForwarderError.Request or ForwarderError.RequestBodyDestination or ForwarderError.ResponseHeaders or ForwarderError.ResponseBodyDestination;
+    /// <summary>
+    /// Whether it is the replica that failed, so that another may do better. One that takes too long is not tried again: another would take as long.
+    /// A request that cannot be sent at all is the caller's, and must not make replicas look dead.
+    /// </summary>
+    private static bool IsReplicas(ForwarderError error, Exception? exception) => error switch
+    {
+        ForwarderError.RequestBodyDestination or ForwarderError.ResponseHeaders or ForwarderError.ResponseBodyDestination => true,
+        ForwarderError.Request => exception is HttpRequestException { HttpRequestError: not HttpRequestError.Unknown } or { InnerException: IOException or SocketException } or IOException,
+        _ => false,
+    };
 
     private string NoneReady()
         => _replicas.All.Count == 0 ? "there is no replica" : $"no replica is ready: {string.Join("; ", _replicas.All.Select(replica => replica.Reason).Distinct())}";

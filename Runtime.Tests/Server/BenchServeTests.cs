@@ -13,10 +13,12 @@ public class BenchServeTests
     private sealed class StubServer : IDisposable
     {
         private readonly HttpListener _listener = new();
+        private readonly string? _vectors;
         private int _asked;
 
-        public StubServer(Func<int, string[]> answer)
+        public StubServer(Func<int, string[]> answer, string? vectors = null)
         {
+            _vectors = vectors;
             for (var tries = 0; ; tries++)
             {
                 var port = Random.Shared.Next(20000, 60000);
@@ -49,6 +51,14 @@ public class BenchServeTests
         private void Answer(HttpListenerContext context, Func<int, string[]> answer)
         {
             using var response = context.Response;
+            if (context.Request.Url!.AbsolutePath.EndsWith("/steering/vectors", StringComparison.Ordinal))
+            {
+                if (_vectors is null)
+                    response.StatusCode = 404;
+                else
+                    response.OutputStream.Write(Encoding.UTF8.GetBytes($$"""{"data":[{"name":"{{_vectors}}"}]}"""));
+                return;
+            }
             if (context.Request.HttpMethod == "GET")
             {
                 response.OutputStream.Write("""{"object":"list","data":[{"id":"stub-model"}]}"""u8);
@@ -99,8 +109,8 @@ public class BenchServeTests
     [Test]
     public void Both_servers_get_the_same_requests_and_their_answers_are_counted()
     {
-        using var first = new StubServer(Good);
-        using var second = new StubServer(Good);
+        using var first = new StubServer(Good, "cmrm");
+        using var second = new StubServer(Good, "cmrm");
         var (code, output, error) = Run("--target", $"a={first.Url}", "--target", $"b={second.Url}", "-c", "1,4", "-n", "8", "--prefix", "5", "--prefixes", "2", "--words", "7",
             "-r", "2", "--alpha", "0.5,1", "--body", """{"ignore_eos":true}""", "--json", "-");
         Assert.That(code, Is.Zero, error);
@@ -128,6 +138,26 @@ public class BenchServeTests
             Assert.That(first.Bodies.Select(b => b.GetProperty("steering").GetProperty("alpha").GetSingle()).Distinct(), Is.EquivalentTo(new[] { 0.5f, 1f }));
             Assert.That(first.Bodies.All(b => b.GetProperty("ignore_eos").GetBoolean() && b.GetProperty("model").GetString() == "stub-model"), Is.True);
         });
+    }
+
+    [Test]
+    public void A_server_without_vectors_gets_the_same_prompts_alone()
+    {
+        using var steers = new StubServer(Good, "cmrm");
+        using var peer = new StubServer(Good);
+        var (code, _, error) = Run("--target", $"a={steers.Url}", "--target", $"b={peer.Url}", "-c", "1", "-n", "8", "-r", "1", "--prefix", "3", "--prefixes", "2", "--alpha", "0.5,1");
+        Assert.Multiple(() =>
+        {
+            Assert.That(code, Is.Zero, error);
+            Assert.That(peer.Bodies.Select(Prompt), Is.EqualTo(steers.Bodies.Select(Prompt)));
+            Assert.That(peer.Bodies.Any(body => body.TryGetProperty("steering", out _)), Is.False);
+            Assert.That(steers.Bodies.Select(body => body.GetProperty("steering").GetProperty("vectors").GetString()), Is.All.EqualTo("cmrm"));
+            // Every beginning under every alpha.
+            foreach (var group in steers.Bodies.Skip(1).GroupBy(body => string.Join(' ', Prompt(body).Split(' ')[..3])))
+                Assert.That(group.Select(body => body.GetProperty("steering").GetProperty("alpha").GetSingle()).Distinct(), Is.EquivalentTo(new[] { 0.5f, 1f }));
+        });
+        Assert.That(Run("--target", $"b={peer.Url}", "--alpha", "1").Error, Does.Contain("no server lists vectors"));
+        Assert.That(Run("--target", $"a={steers.Url}", "--alpha", "1", "--vectors", "others").Error, Does.Contain("a has cmrm"));
     }
 
     [Test]

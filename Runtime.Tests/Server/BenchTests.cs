@@ -56,6 +56,16 @@ public class BenchTests
     }
 
     [Test]
+    public void Vectors_are_made_up_that_fit_the_model()
+    {
+        var file = Path.Combine(Directory.CreateTempSubdirectory("trimtab-bench-").FullName, "vectors.safetensors");
+        Assert.That(Run("--synthetic", "tiny-q4_0", "-r", "0", "--write-vectors", file).Code, Is.Zero);
+        var vectors = Trimtab.Steering.ShiftVectors.Open(file);
+        vectors.Check(2, 256, null);
+        Assert.That(Trimtab.Server.Serving.VectorCatalog.Steers(vectors, null), Is.True);
+    }
+
+    [Test]
     public void Every_repetition_computes_its_prompts()
     {
         var synthetic = Trimtab.Model.SyntheticModel.Parse("llava-tiny-q4_0", 1);
