@@ -329,11 +329,18 @@ public sealed class ModelFiles
         var tokenizer = Tokenizer.FromGguf(metadata, gguf);
         var spec = source.Spec;
         ImageProcessor? processor = null;
-        if (spec.Vision is { } vision && source.Normalisation is { } normalisation)
+        if (spec.Vision is { } vision && source.VisionFile is { } file)
         {
             // GGUF files name no image token; the vocabulary may have one.
             spec = spec with { ImageTokenId = spec.ImageTokenId ?? tokenizer.IdOf("<image>") ?? spec.Text.VocabularySize };
-            processor = ImageProcessor.Clip(vision.ImageSize, normalisation.Mean, normalisation.Std);
+            if (spec.Text.SeesWholeImages)
+            {
+                int Token(string name) => tokenizer.IdOf(name) ?? throw new UnsupportedModelException($"{gguf}: the vocabulary has no {name}, which Gemma 3's images need");
+                spec = spec with { ImageTokenId = Token("<image_soft_token>"), Markers = new(Token("<start_of_image>"), Token("<end_of_image>"), false) };
+            }
+            double[] mean = [.. file.Mean.Select(x => (double)x)], std = [.. file.Std.Select(x => (double)x)];
+            var assumed = Assumed(vision).Options;
+            processor = new(assumed with { Mean = mean, Std = std, LongestEdge = vision.Division == ImageDivision.Tiles ? file.LongestEdge : null });
         }
         var template = metadata.TryGetValue("tokenizer.chat_template", out var text) && text is string jinja
             ? ChatTemplate.Parse(jinja, $"{gguf}: tokenizer.chat_template")
