@@ -34,7 +34,6 @@ public class FamilyTests(string name)
     {
         using var device = new ReferenceDevice();
         using var fixture = Fixture.Open(name, options: new() { Device = device });
-        var element = fixture.Cases.Last();
         var (expected, actual) = (Run(fixture), Run(_fixture));
         Assert.That(expected.Sequence.States!.Zip(actual.Sequence.States!, (a, b) => Math.Abs(a - b)).Max(), Is.LessThan(1e-4f));
         Assert.That(expected.Logits[0].Zip(actual.Logits[0], (a, b) => Math.Abs(a - b)).Max(), Is.LessThan(1e-4f));
@@ -71,6 +70,20 @@ public class FamilyTests(string name)
                     Assert.That(other.Logits[step].AsSpan().SequenceEqual(alone.Logits[step]), $"logits of {i} at step {step}");
             }
         }
+    }
+
+    [Test]
+    public void A_decode_step_allocates_nothing()
+    {
+        using var engine = new Trimtab.Engine.Engine(_fixture.Model.Network, new() { ContextLength = 400 });
+        foreach (var element in _fixture.Cases)
+            engine.Add(new(_fixture.ReferencePrompt(element), new() { MaxTokens = 60, IgnoreEos = true }, _fixture.Model.Tokenizer, _fixture.Vocabulary));
+        for (var i = 0; i < 12; i++)
+            engine.Step();
+        var before = GC.GetAllocatedBytesForCurrentThread();
+        for (var i = 0; i < 20; i++)
+            engine.Step();
+        Assert.That(GC.GetAllocatedBytesForCurrentThread() - before, Is.Zero);
     }
 
     [Test]
