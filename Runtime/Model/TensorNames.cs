@@ -221,6 +221,7 @@ public static partial class TensorNames
             : position.EndsWith(Position, StringComparison.Ordinal) ? position[..^Position.Length] + "encoder.layers." : "v.blk.";
         return name => Ignored.Contains(name) || tied && Heads.Contains(name)
             || Array.Exists(IgnoredStarts, s => name.StartsWith(s, StringComparison.Ordinal))
+            || name.Contains("vision_model.head.", StringComparison.Ordinal) // SigLIP's pooling
             || Array.Exists(IgnoredEnds, e => name == e || name.EndsWith("." + e, StringComparison.Ordinal))
             || Unused(name);
 
