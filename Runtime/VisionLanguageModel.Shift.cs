@@ -46,7 +46,7 @@ public sealed partial class VisionLanguageModel
     public PromptPair RawPair(string text, IReadOnlyList<Image>? images = null)
     {
         ArgumentNullException.ThrowIfNull(text);
-        var parts = text.Split(Files.ImagePlaceholder);
+        var parts = text.Replace(Files.ImagePlaceholder, Files.ImageToken, StringComparison.Ordinal).Split(Files.ImageToken);
         var alone = string.Concat(parts.Select((part, i) => i == 0 ? part : AfterLineBreak(part)));
         return new(Raw(text, images ?? Blanks(parts.Length - 1)), Raw(alone));
 

@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Text.Json;
 using Trimtab.Checkpoints;
 using Trimtab.Kernels;
+using Trimtab.Model;
 using Trimtab.Steering;
 
 namespace Trimtab.Server.Commands;
@@ -76,6 +77,8 @@ internal static class InspectCommand
         {
             ("path", path),
             ("architecture", spec.Architecture),
+            ("family", spec.Description),
+            ("supported", Supported(spec)),
             ("parameters", tensors.Sum(Elements)),
             ("tensors", tensors.Count),
             ("dtypes", string.Join(", ", tensors.GroupBy(t => t.Type).OrderByDescending(g => g.Sum(t => t.Bytes)).Select(g => $"{g.Key} {g.Sum(Elements)}"))),
@@ -84,25 +87,42 @@ internal static class InspectCommand
             ("context", text.Rope.MaxPositions),
             ("rope", $"{text.Rope.Kind.ToString().ToLowerInvariant()}, theta {text.Rope.Theta}"),
         };
+        if (spec.Quantization is { } form)
+            facts.Add(("quantised", form.Note));
         if (text.Windows.Any(w => w > 0))
             facts.Add(("sliding_window", text.Windows.Max()));
         if (spec.Vision is { } vision)
         {
             facts.Add(("vision", $"{vision.Family}, {vision.UsedLayers} of {vision.Layers} layers, hidden {vision.HiddenSize}, image {vision.ImageSize}, patch {vision.PatchSize}"));
-            facts.Add(("image_tokens", vision.Features));
+            facts.Add(("image_tokens", files.Processor is { Size: var size } ? files.ImageTokens(size.Width, size.Height) : vision.Features));
         }
         facts.AddRange(
         [
             ("weight_bytes", bytes),
             ("kv_bytes_per_token", perToken),
+            ("memory_by_dtype", string.Join(", ", ((DType[])[DType.F32, DType.BF16, DType.Q8_0, DType.Q4_0]).Select(type => $"{type} {Size(As(type))}"))),
             ("memory_estimate", $"{Size(bytes)} of weights + {Size(perToken * context)} of keys and values at {context} positions"),
             ("tokenizer", $"{files.Tokenizer.VocabularySize} tokens, bos {Token(files.Tokenizer.BosId)}, eos {Token(files.Tokenizer.EosId)}"),
             ("chat_template", files.Template?.Name ?? "none"),
         ]);
         return facts;
 
+        // Matrices of the decoder in another form; the rest as stored.
+        long As(DType type) => tensors.Sum(t => t.Shape.Count < 2 || spec.Vision is not null && !IsDecoders(t.Name) && type.IsQuantized()
+            ? t.Bytes : Elements(t) / type.BlockSize() * type.BlockBytes());
+
         string Token(int? id) => id is { } value ? $"{value} {files.Tokenizer.TokenOf(value)}" : "none";
     }
+
+    private static bool IsDecoders(string tensor) => tensor.StartsWith("blk.", StringComparison.Ordinal) || tensor.Contains("language_model", StringComparison.Ordinal)
+        || tensor.Contains("text_model", StringComparison.Ordinal) || tensor.Contains("model.layers.", StringComparison.Ordinal)
+        || tensor.Contains("embed_tokens", StringComparison.Ordinal) || tensor.Contains("lm_head", StringComparison.Ordinal)
+        || tensor.StartsWith("token_embd", StringComparison.Ordinal) || tensor.StartsWith("output", StringComparison.Ordinal);
+
+    /// <summary>What can be done with it, what a device must compute for it, and whether it was checked.</summary>
+    private static string Supported(ModelSpec spec) => "text" + (spec.Vision is null ? "" : ", images") + ", steering at every layer's output"
+        + (spec.Needs == 0 ? "" : $"; a device that computes {spec.Needs}")
+        + (spec.IsChecked ? "" : "; not yet checked against the original");
 
     private static string Size(long bytes) => bytes switch
     {

@@ -34,7 +34,6 @@ public class FamilyTests(string name)
     {
         using var device = new ReferenceDevice();
         using var fixture = Fixture.Open(name, options: new() { Device = device });
-        var element = fixture.Cases.Last();
         var (expected, actual) = (Run(fixture), Run(_fixture));
         Assert.That(expected.Sequence.States!.Zip(actual.Sequence.States!, (a, b) => Math.Abs(a - b)).Max(), Is.LessThan(1e-4f));
         Assert.That(expected.Logits[0].Zip(actual.Logits[0], (a, b) => Math.Abs(a - b)).Max(), Is.LessThan(1e-4f));
@@ -71,6 +70,39 @@ public class FamilyTests(string name)
                     Assert.That(other.Logits[step].AsSpan().SequenceEqual(alone.Logits[step]), $"logits of {i} at step {step}");
             }
         }
+    }
+
+    /// <summary>v = h(text, blank image) − h(text) at the junction; a prompt with that image, steered by it, starts from the text's own states.</summary>
+    [Test]
+    public async Task A_blank_images_shift_brings_its_prompt_back_to_the_text()
+    {
+        if (_fixture.Model.Files.Processor is null)
+            Assert.Ignore("a language model alone");
+        var model = _fixture.Model;
+        var pair = model.RawPair($"{model.Files.ImagePlaceholder}\nWhat is shown?");
+        var shift = await model.SampleShiftAsync(pair);
+        Assert.That((shift.Layers, shift.HiddenSize), Is.EqualTo((_fixture.Layers, _fixture.Width)));
+        var options = new GenerationOptions { MaxTokens = 1, Capture = true, Steering = new(shift, 1, SteeringScope.Prefill, new([1])) };
+        var (text, steered) = (_fixture.Run(pair.TextAlone, options with { Steering = null }), _fixture.Run(pair.WithImages, options));
+        // Captured before the edit: layer 1's state less its vector is the text's.
+        for (var i = 0; i < _fixture.Width; i++)
+            Assert.That(steered.Sequence.States![i] - shift[1][i], Is.EqualTo(text.Sequence.States![i]).Within(1e-4f));
+        Assert.That(() => _fixture.Run(pair.TextAlone, options with { Steering = new(ShiftVectors.Create([.. Enumerable.Repeat(new float[_fixture.Width + 1], _fixture.Layers)])) }),
+            Throws.InstanceOf<Exception>().With.Message.Contains((_fixture.Width + 1).ToString()));
+    }
+
+    [Test]
+    public void A_decode_step_allocates_nothing()
+    {
+        using var engine = new Trimtab.Engine.Engine(_fixture.Model.Network, new() { ContextLength = 400 });
+        foreach (var element in _fixture.Cases)
+            engine.Add(new(_fixture.ReferencePrompt(element), new() { MaxTokens = 60, IgnoreEos = true }, _fixture.Model.Tokenizer, _fixture.Vocabulary));
+        for (var i = 0; i < 12; i++)
+            engine.Step();
+        var before = GC.GetAllocatedBytesForCurrentThread();
+        for (var i = 0; i < 20; i++)
+            engine.Step();
+        Assert.That(GC.GetAllocatedBytesForCurrentThread() - before, Is.Zero);
     }
 
     [Test]

@@ -105,7 +105,7 @@ public class ImageProcessorTests
     public void A_hair_of_an_image_takes_no_more_memory_than_its_crop()
     {
         var image = Image.Noise(1, 200_000, 1);
-        var clip = ImageProcessor.Clip(56, [0, 0, 0], [1, 1, 1]);
+        var clip = Clip(56, [0, 0, 0], [1, 1, 1]);
         Assert.That(clip.Prepare(image).Height, Is.EqualTo(56));
         Assert.That(new ImageProcessor(clip.Options with { PadToSquare = true }).Prepare(image).Width, Is.EqualTo(56));
         var large = new ImageProcessor(clip.Options with { ShortestEdge = 4096 });
@@ -116,7 +116,7 @@ public class ImageProcessorTests
     public void Normalises_in_float32_as_numpy()
     {
         float[] mean = [0.48145466f, 0.4578275f, 0.40821073f], std = [0.26862954f, 0.26130258f, 0.27577711f];
-        var processor = ImageProcessor.Clip(16, mean, std);
+        var processor = Clip(16, mean, std);
         var image = new Image(16, 16, [.. Enumerable.Range(0, 768).Select(i => (byte)(i / 3))]);
         var pixels = new float[768];
         processor.Normalise(image, pixels);
@@ -152,6 +152,11 @@ public class ImageProcessorTests
         Assert.That(FromJson("""{"image_processor_type": "LlavaImageProcessor", "do_pad": true, "size": {"shortest_edge": 30}, "do_center_crop": false}""").Size, Is.EqualTo((30, 30)));
         Assert.That(FromJson("""{"image_aspect_ratio": "pad"}""").Options.PadToSquare);
     }
+
+    private static ImageProcessor Clip(int size, float[] mean, float[] std) => new(new()
+    {
+        ShortestEdge = size, Crop = (size, size), Mean = [.. mean.Select(x => (double)x)], Std = [.. std.Select(x => (double)x)],
+    });
 
     [Test]
     public void Steps_that_are_switched_off_do_nothing()

@@ -150,9 +150,9 @@ public class ConfigGgufTests
         Assert.That(Parse(Metadata(), [], divisors).Text.Rope.Frequencies, Is.Null);
     }
 
-    [TestCase("general.architecture", "gemma")]
+    [TestCase("general.architecture", "falcon")]
     [TestCase("general.architecture", "clip")]
-    [TestCase("llama.expert_count", 8u)]
+    [TestCase("llama.expert_shared_count", 1u)]
     [TestCase("llama.rope.scaling.type", "longrope")]
     [TestCase("llama.rope.dimension_count", 8u)]
     [TestCase("llama.attention.value_length", 8u)]
@@ -200,6 +200,8 @@ public class ConfigGgufTests
             Assert.That(ParseVision(VisionMetadata()).Projector, Is.EqualTo(new ProjectorSpec(32, 80, 64, Epilogue.Gelu, true)));
             Assert.That(ParseVision(With(VisionMetadata(), "clip.use_gelu", true)).Vision.Activation, Is.EqualTo(Epilogue.Gelu));
             Assert.That(ParseVision(With(VisionMetadata(), "clip.vision.feature_layer", new[] { 2 })).Vision, Is.EqualTo(plain with { UsedLayers = 2 }));
+            var several = ParseVision(With(VisionMetadata(), "clip.vision.feature_layer", new[] { 1, 3 }));
+            Assert.That((several.Vision.FeatureLayers, several.Vision.UsedLayers, several.Projector.InputSize), Is.EqualTo((new[] { 1, 3 }, 3, 64)));
         }
     }
 
@@ -207,7 +209,6 @@ public class ConfigGgufTests
     [TestCase("clip.projector_type", "qwen2vl_merger")]
     [TestCase("clip.has_vision_encoder", false)]
     [TestCase("clip.vision.mm_patch_merge_type", "spatial_unpad")]
-    [TestCase("clip.vision.feature_layer", new[] { 1, 3 })]
     [TestCase("general.architecture", "llama")]
     public void Refuses_visions_that_it_does_not_compute(string key, object value) =>
         Assert.That(Assert.Throws<UnsupportedModelException>(() => ParseVision(With(VisionMetadata(), key, value)))!.Message,
@@ -227,6 +228,7 @@ public class ConfigGgufTests
     {
         Assert.That(Assert.Throws<InvalidConfigException>(() => GgufConfig.ParseVision(VisionMetadata(), n => VisionTensors.GetValueOrDefault(n), "m", 128))!.Message, Does.Contain("128"));
         Assert.Throws<InvalidConfigException>(() => ParseVision(VisionMetadata(), new() { ["v.class_embd"] = [32] }));
-        Assert.Throws<UnsupportedModelException>(() => ParseVision(VisionMetadata(), []));
+        Assert.Throws<InvalidConfigException>(() => ParseVision(VisionMetadata(), []));
+        Assert.Throws<InvalidConfigException>(() => ParseVision(With(VisionMetadata(), "clip.projector_type", "gemma3"), VisionTensors));
     }
 }

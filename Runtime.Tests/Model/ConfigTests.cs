@@ -258,7 +258,7 @@ public class ConfigTests
     [TestCase("llama", "\"rope_parameters\": {\"rope_type\": \"default\", \"mrope_section\": [4, 2, 2]}", "mrope_section")]
     [TestCase("qwen2", "\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"default\"}}", "full_attention")]
     [TestCase("llama", "\"partial_rotary_factor\": 0.25", "partial_rotary_factor")]
-    [TestCase("llama", "\"quantization_config\": {\"quant_method\": \"gptq\"}", "quantization_config")]
+    [TestCase("llama", "\"quantization_config\": {\"quant_method\": \"bitsandbytes\"}", "quantization_config")]
     [TestCase("llama", "\"sliding_window\": 128", "sliding_window")]
     [TestCase("llama", "\"num_local_experts\": 8", "num_local_experts")]
     [TestCase("llama", "\"final_logit_softcapping\": 30.0", "final_logit_softcapping")]

@@ -15,6 +15,11 @@ public abstract class Checkpoint : IDisposable
         (Path, _files, Tensors, Unread) = (path, files, tensors, unread);
     }
 
+    /// <summary>Another's files, seen as other tensors; to be closed in its place.</summary>
+    private protected Checkpoint(Checkpoint other, IReadOnlyDictionary<string, TensorInfo> tensors) : this(other.Path, other._files, tensors, other.Unread)
+    {
+    }
+
     /// <summary>Full path of the file opened; of the index where there are shards, of the first part of a split GGUF.</summary>
     public string Path { get; }
 

@@ -134,7 +134,7 @@ public static class Extraction
                 var ids = Guard(i, () => options.Raw
                     ? model.Files.Encode(anchors[i], rendered: false)
                     : model.Files.Encode(model.Files.Render([new("user", anchors[i], 1)]), rendered: true));
-                var (placeholders, features) = (ids.Count(id => id == model.Network.Spec.ImageTokenId), model.Files.ImageTokens(_size.Width, _size.Height));
+                var (placeholders, features) = (ids.Count(id => id == model.Files.Spec.ImageTokenId), model.Files.ImageTokens(_size.Width, _size.Height));
                 if (placeholders != 1)
                     throw new ArgumentException($"anchor {i + 1}: has {placeholders} image placeholders ({model.Files.ImagePlaceholder}); expected "
                         + (options.Raw ? "one in a raw anchor" : "none in an anchor's own text"));

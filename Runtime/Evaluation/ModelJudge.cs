@@ -153,7 +153,7 @@ public static class SelfJudge
     }
 
     /// <summary>An image placeholder in a text would ask for an image.</summary>
-    internal static string Literal(VisionLanguageModel model, string text) => text.Replace(model.Files.ImagePlaceholder, "(image)", StringComparison.Ordinal);
+    internal static string Literal(VisionLanguageModel model, string text) => text.Replace(model.Files.ImageToken, "(image)", StringComparison.Ordinal);
 
     private sealed class Named(string name, IJudge judge) : IJudge
     {

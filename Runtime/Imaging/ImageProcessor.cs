@@ -71,23 +71,6 @@ public sealed partial class ImageProcessor
         }
     }
 
-    /// <summary>CLIP's processor for a checkpoint that has no file to say so (a GGUF's mmproj): shortest edge and crop of one size, bicubic.</summary>
-    /// <param name="size">Pixels a side.</param>
-    /// <param name="mean">Red, green, blue of levels 0 … 1; [3].</param>
-    /// <param name="std">Likewise; [3].</param>
-    public static ImageProcessor Clip(int size, float[] mean, float[] std)
-    {
-        ArgumentNullException.ThrowIfNull(mean);
-        ArgumentNullException.ThrowIfNull(std);
-        return new(new()
-        {
-            ShortestEdge = size,
-            Crop = (size, size),
-            Mean = [.. mean.Select(x => (double)x)],
-            Std = [.. std.Select(x => (double)x)],
-        });
-    }
-
     /// <summary>The image padded, resized and cropped to <see cref="Size"/>; for a processor of patches in nearly its own size.</summary>
     /// <exception cref="InvalidImageException">The image is so narrow that resizing it in proportion makes more than 2^28 pixels of a side.</exception>
     public Image Prepare(Image image)

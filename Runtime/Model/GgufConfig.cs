@@ -2,36 +2,36 @@ using Trimtab.Kernels;
 
 namespace Trimtab.Model;
 
-/// <summary>A vision tower and its projector as an mmproj file describes them, with the normalisation of its pixels.</summary>
-/// <param name="Vision">The tower.</param>
-/// <param name="Projector">The projector.</param>
-/// <param name="Mean">Of each channel, pixels in [0, 1]; [3].</param>
-/// <param name="Std">Of each channel; [3].</param>
-public sealed record GgufVision(VisionSpec Vision, ProjectorSpec Projector, float[] Mean, float[] Std);
-
 /// <summary>
 /// Reads the metadata of GGUF files (the gguf specification of the ggml project, and llama.cpp's keys) into specs. Metadata
 /// values are strings, booleans, numbers of any primitive type, and arrays of those. Shapes are asked for by tensor name and
 /// given outermost dimension first ([rows, columns]: a GGUF's own ne reversed), null for a tensor that is not there.
 /// </summary>
-public static class GgufConfig
+public static partial class GgufConfig
 {
     private const string Frequencies = "rope_freqs.weight";
 
     private static readonly string[] StopKeys = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
         "tokenizer.ggml.eom_token_id"];
 
+    /// <summary>Architectures that are read, and the family of <see cref="TextFamily"/> that each is.</summary>
+    private static readonly Dictionary<string, string> Families = new()
+    {
+        ["llama"] = "llama", ["qwen2"] = "qwen2", ["qwen3"] = "qwen3", ["qwen3moe"] = "qwen3_moe", ["phi3"] = "phi3",
+        ["gemma"] = "gemma", ["gemma2"] = "gemma2", ["gemma3"] = "gemma3_text", ["qwen2vl"] = "qwen2_vl_text",
+    };
+
     /// <summary>Keys after the architecture's name that change the computation, and the number at which they do not.</summary>
-    private static readonly (string, double)[] Options =
+    private static readonly (string Key, double Neutral)[] Options =
     [
-        ("expert_count", 0), ("expert_used_count", 0), ("use_parallel_residual", double.NaN), ("attn_logit_softcapping", double.NaN),
+        ("expert_count", 0), ("expert_used_count", 0), ("expert_shared_count", 0), ("use_parallel_residual", double.NaN), ("attn_logit_softcapping", double.NaN),
         ("final_logit_softcapping", double.NaN), ("logit_scale", 1), ("embedding_scale", 1), ("residual_scale", 1), ("attention.scale", 0),
         ("attention.max_alibi_bias", 0), ("attention.clamp_kqv", 0), ("attention.sliding_window_pattern", double.NaN),
         ("attention.temperature_scale", 0), ("rope.scaling.yarn_log_multiplier", 0), ("rope.scaling.yarn_ext_factor", 1),
         ("rope.dimension_sections", double.NaN),
     ];
 
-    /// <summary>Reads a language model's metadata: arch llama (Mistral is exported as it too) or qwen2.</summary>
+    /// <summary>Reads a language model's metadata: arch llama (Mistral and Mixtral are exported as it too), qwen2, qwen3, phi3, gemma3, ….</summary>
     /// <param name="metadata">Key to value.</param>
     /// <param name="shape">Shape of a tensor, outermost dimension first, or null.</param>
     /// <param name="name">The file, for errors.</param>
@@ -50,10 +50,21 @@ public static class GgufConfig
         ArgumentNullException.ThrowIfNull(shape);
         var keys = new GgufSection(metadata, name);
         var architecture = keys.Text("general.architecture");
-        if (architecture is not ("llama" or "qwen2"))
-            throw keys.Unsupported("general.architecture", "llama, qwen2 (and clip for an mmproj file)");
+        if (!Families.TryGetValue(architecture, out var type))
+            throw keys.Unsupported("general.architecture", string.Join(", ", Families.Keys) + " (and clip for an mmproj file)");
         var a = architecture + ".";
-        keys.RefuseUnlessNeutral(a, Options);
+        // Mixtral is a llama with experts.
+        if (architecture == "llama" && keys.Size(a + "expert_count", 0, 4096, 0) > 0)
+            type = "mixtral";
+        var family = TextFamily.All[type];
+        string[] read =
+        [
+            .. family.Experts is null ? (string[])[] : ["expert_count", "expert_used_count"],
+            .. family.SoftCaps is null ? (string[])[] : ["attn_logit_softcapping", "final_logit_softcapping"],
+            .. family.Windows == WindowRule.Pattern ? (string[])["attention.sliding_window_pattern"] : [],
+            .. family.MRope ? (string[])["rope.dimension_sections"] : [],
+        ];
+        keys.RefuseUnlessNeutral(a, [.. Options.Where(option => !read.Contains(option.Key))]);
         if (!keys.Flag(a + "attention.causal", true))
             throw keys.Unsupported(a + "attention.causal", "true");
 
@@ -68,86 +79,38 @@ public static class GgufConfig
         if (dimension % 2 != 0 || (long)heads * dimension > ConfigSection.MaxSize)
             throw keys.Invalid(a + "attention.head_count",
                 $"an even head dimension, not {dimension}, and heads × it of at most {ConfigSection.MaxSize}");
-        foreach (var key in (ReadOnlySpan<string>)["attention.value_length", "rope.dimension_count"])
-            if (keys.Size(a + key, dimension) != dimension)
-                throw keys.Unsupported(a + key, $"the head dimension, {dimension}");
+        var rotated = keys.Size(a + "rope.dimension_count", dimension);
+        if (keys.Size(a + "attention.value_length", dimension) != dimension)
+            throw keys.Unsupported(a + "attention.value_length", $"the head dimension, {dimension}");
+        if (rotated != dimension && (architecture != "phi3" || rotated > dimension || rotated % 2 != 0))
+            throw keys.Unsupported(a + "rope.dimension_count", $"the head dimension, {dimension}");
 
         var layers = keys.Size(a + "block_count", null, ConfigSection.MaxLayers);
-        var window = keys.Size(a + "attention.sliding_window", 0, 1 << 30, 0);
-        if (window > 0 && architecture == "qwen2") // which of its layers have it is not in the file
-            throw keys.Unsupported(a + "attention.sliding_window", "0");
-
         bool HasBias(string part) => shape($"blk.0.{part}.bias") is not null;
         var tokens = keys.List("tokenizer.ggml.tokens");
-        var text = new TextSpec(architecture, hidden, keys.UniformSize(a + "feed_forward_length"), layers, heads, keyValueHeads, dimension,
-            Vocabulary(keys, a, shape, tokens), (float)keys.Number(a + "attention.layer_norm_rms_epsilon", 0, 1), Epilogue.SiluGate,
-            architecture == "qwen2" || HasBias("attn_q"), HasBias("attn_output"), HasBias("ffn_gate"), shape("output.weight") is null,
-            [.. Enumerable.Repeat(window, layers)], Rope(keys, a, dimension, shape, ropeFrequencies),
-            keys.Has("tokenizer.ggml.bos_token_id") ? Id(keys, "tokenizer.ggml.bos_token_id") : null, Stops(keys));
+        var qkvBias = family.QkvBias || HasBias(shape("blk.0.attn_qkv.weight") is null ? "attn_q" : "attn_qkv");
+        var rope = Rope(keys, a, rotated, shape, ropeFrequencies);
+        var experts = family.Experts is not null ? Mixture(keys, a, family, layers) : null;
+        var text = new TextSpec(type, hidden, keys.UniformSize(a + "feed_forward_length", experts?.IntermediateSize), layers, heads, keyValueHeads, dimension,
+            Vocabulary(keys, a, shape, tokens), (float)keys.Number(a + "attention.layer_norm_rms_epsilon", 0, 1), family.Activation,
+            qkvBias, HasBias("attn_output"), HasBias("ffn_gate"), shape("output.weight") is null,
+            Windows(keys, a, family, layers), family.MRope ? rope with { Sections = Sections(keys, a, dimension) } : rope,
+            keys.Has("tokenizer.ggml.bos_token_id") ? Id(keys, "tokenizer.ggml.bos_token_id") : null, Stops(keys))
+        {
+            QkNorm = family.QkNorm,
+            PostNorms = family.PostNorms,
+            EmbeddingScale = family.Gemma ? MathF.Sqrt(hidden) : 1, // norms hold 1 + w already
+            // The two largest Gemmas divide by the width of a head's share of the residual stream; llama.cpp knows them by their layers.
+            QueryScale = family.QueryScalar is null ? null
+                : 1 / MathF.Sqrt((type, layers) is ("gemma2", 46) or ("gemma3_text", 62) ? (float)hidden / heads : dimension),
+            AttentionSoftCap = family.SoftCaps is { } caps ? (float)keys.Number(a + "attn_logit_softcapping", 0, 1e9, caps.Attention) : 0,
+            FinalSoftCap = family.SoftCaps is { } final ? (float)keys.Number(a + "final_logit_softcapping", 0, 1e9, final.Final) : 0,
+            LocalRope = family.LocalTheta is { } theta
+                ? new(RopeKind.Default, keys.Number(a + "rope.freq_base_swa", 1.000001, 1e15, theta), dimension, rope.MaxPositions) : null,
+            Mixture = experts,
+        };
         var image = tokens is string[] vocabulary ? Array.IndexOf(vocabulary, "<image>") : -1;
         return new(architecture, text, null, null, image >= 0 ? image : null, StoredType(keys));
-    }
-
-    /// <summary>Reads an mmproj file's metadata: a CLIP tower with LLaVA's two-layer MLP.</summary>
-    /// <param name="metadata">Key to value.</param>
-    /// <param name="shape">Shape of a tensor, outermost dimension first, or null.</param>
-    /// <param name="name">The file, for errors.</param>
-    /// <param name="decoderHiddenSize">D of the language model that it is for.</param>
-    /// <exception cref="UnsupportedModelException">Another tower, projector or option.</exception>
-    /// <exception cref="InvalidConfigException">Damaged, contradictory, or for a model of another width.</exception>
-    public static GgufVision ParseVision(IReadOnlyDictionary<string, object> metadata, Func<string, long[]?> shape, string name,
-        int decoderHiddenSize)
-    {
-        ArgumentNullException.ThrowIfNull(metadata);
-        ArgumentNullException.ThrowIfNull(shape);
-        var keys = new GgufSection(metadata, name);
-        const string Clip = "clip.", V = "clip.vision.";
-        if (keys.Text("general.architecture") != "clip")
-            throw keys.Unsupported("general.architecture", "clip");
-        if (!keys.Flag(Clip + "has_vision_encoder", true))
-            throw keys.Unsupported(Clip + "has_vision_encoder", "true");
-        foreach (var key in (ReadOnlySpan<string>)[Clip + "projector_type", V + "projector_type"])
-            if (keys.Text(key, "mlp") != "mlp")
-                throw keys.Unsupported(key, "mlp");
-        if (keys.Text(V + "mm_patch_merge_type", "flat") != "flat")
-            throw keys.Unsupported(V + "mm_patch_merge_type", "flat");
-        if (shape("v.class_embd") is null)
-            throw new UnsupportedModelException($"{name}: no tensor v.class_embd: only CLIP towers, which have a class token, are supported");
-
-        var hidden = keys.Size(V + "embedding_length");
-        var heads = keys.Size(V + "attention.head_count");
-        if (hidden % heads != 0)
-            throw keys.Invalid(V + "attention.head_count", $"a divisor of embedding_length, {hidden}");
-        var image = keys.Size(V + "image_size", null, 1 << 14);
-        var patch = keys.Size(V + "patch_size", null, 1 << 12);
-        if (patch > image || image / patch > 1 << 12)
-            throw keys.Invalid(V + "patch_size", $"from 1/4096 of image_size, {image}, to all of it");
-
-        // Converters leave out the blocks after the feature layer and count the rest; newer ones also name the layer.
-        var layers = keys.Size(V + "block_count", null, ConfigSection.MaxLayers, 0);
-        var used = layers;
-        if (keys.List(V + "feature_layer") is { Count: > 0 } features)
-            used = features.Count == 1 ? (int)keys.Numbers(V + "feature_layer", 1, 0, layers)[0]
-                : throw keys.Unsupported(V + "feature_layer", "one layer");
-        if (keys.Flag(Clip + "use_gelu", false) && keys.Flag(Clip + "use_silu", false))
-            throw keys.Invalid(Clip + "use_silu", "not both of use_gelu and use_silu");
-        var activation = keys.Flag(Clip + "use_gelu", false) ? Epilogue.Gelu
-            : keys.Flag(Clip + "use_silu", false) ? Epilogue.Silu : Epilogue.QuickGelu;
-
-        var first = Matrix("mm.0.weight");
-        var second = Matrix("mm.2.weight");
-        if (second[0] != decoderHiddenSize)
-            throw new InvalidConfigException($"{name}: mm.2.weight: {second[0]} rows; expected the language model's width, {decoderHiddenSize}: "
-                + "this projector belongs to another model");
-        return new(
-            new("clip_vision_model", hidden, keys.Size(V + "feed_forward_length"), layers, used, heads, image, patch,
-                (float)keys.Number(V + "attention.layer_norm_epsilon", 0, 1), activation, ClassToken: true, DropClassToken: true,
-                PreNorm: shape("v.pre_ln.weight") is not null),
-            new(hidden, (int)first[0], decoderHiddenSize, Epilogue.Gelu, shape("mm.0.bias") is not null),
-            keys.Numbers(V + "image_mean", 3, -1e3, 1e3), keys.Numbers(V + "image_std", 3, 1e-6, 1e3));
-
-        long[] Matrix(string tensor) => shape(tensor) is [>= 1 and <= ConfigSection.MaxSize, _] matrix ? matrix
-            : throw new InvalidConfigException($"{name}: {tensor}: expected this matrix of a two-layer projector");
     }
 
     /// <summary>
@@ -169,6 +132,33 @@ public static class GgufConfig
             order[row] = row - row % headDim + 2 * j + half;
         }
         return order;
+    }
+
+    private static MixtureSpec Mixture(GgufSection keys, string a, TextFamily family, int layers)
+    {
+        var experts = keys.Size(a + "expert_count", null, 4096);
+        return new(experts, keys.Size(a + "expert_used_count", null, experts),
+            family.ExpertSize is null ? keys.UniformSize(a + "feed_forward_length") : keys.Size(a + "expert_feed_forward_length"),
+            true, [.. Enumerable.Repeat(true, layers)]);
+    }
+
+    private static int[] Windows(GgufSection keys, string a, TextFamily family, int layers)
+    {
+        var window = keys.Size(a + "attention.sliding_window", 0, 1 << 30, 0);
+        if (window > 0 && family.Windows == WindowRule.Flagged) // which of its layers have it is not in the file
+            throw keys.Unsupported(a + "attention.sliding_window", "0");
+        var period = family.Windows == WindowRule.Pattern ? keys.Size(a + "attention.sliding_window_pattern", family.Period, ConfigSection.MaxLayers) : 0;
+        return [.. Enumerable.Range(0, layers).Select(l => period > 0 && (l + 1) % period == 0 ? 0 : window)];
+    }
+
+    /// <summary>M-RoPE's sections; llama.cpp has a fourth, of nothing.</summary>
+    private static int[] Sections(GgufSection keys, string a, int dimension)
+    {
+        const string Key = "rope.dimension_sections";
+        var count = keys.List(a + Key)?.Count ?? 0;
+        int[] sections = [.. keys.Numbers(a + Key, Math.Clamp(count, 3, 4), 0, dimension).Select(n => (int)n)];
+        return sections.Take(3).Sum() == dimension / 2 && sections.Skip(3).All(s => s == 0) ? sections[..3]
+            : throw keys.Invalid(a + Key, $"three counts that sum to half the head dimension, {dimension / 2}");
     }
 
     private static int Vocabulary(GgufSection keys, string a, Func<string, long[]?> shape, System.Collections.IList? tokens)

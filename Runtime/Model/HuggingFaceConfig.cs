@@ -10,7 +10,9 @@ public static partial class HuggingFaceConfig
 {
     /// <summary>Options of any part that change what is computed, and the number at which they do not.</summary>
     private static readonly (string, double)[] CommonOptions =
-        [("quantization_config", double.NaN), ("compression_config", double.NaN), ("pruned_heads", double.NaN)];
+        [("pruned_heads", double.NaN)];
+
+    private static readonly (string, double)[] Compression = [("quantization_config", double.NaN), ("compression_config", double.NaN)];
 
     /// <summary>The same for the decoder: other families' options, which a converted or edited file may carry.</summary>
     private static readonly (string Field, double Neutral)[] TextOptions =
@@ -45,13 +47,16 @@ public static partial class HuggingFaceConfig
 
         var (architecture, family) = Architecture(root);
         root.RefuseUnlessNeutral(CommonOptions);
+        root.RefuseUnlessNeutral([("compression_config", double.NaN)]);
         if (TextFamily.All.ContainsKey(family))
-            return new(architecture, Text(root, root, generation, family), null, null, null, StoredType(root));
+            return new(architecture, Text(root, root, generation, family), null, null, null, StoredType(root)) { Quantization = Quantization(root) };
 
         var composite = Composites[family];
         // Qwen2-VL's first files had the decoder's fields beside their own.
         var text = root.Object("text_config") ?? (composite.IsFlat ? root : root.Empty("text_config"));
         text.RefuseUnlessNeutral(CommonOptions);
+        if (root.Object("text_config") is not null)
+            text.RefuseUnlessNeutral(Compression);
         var textFamily = text.Text("model_type") is { } stated && !(composite.IsFlat && stated == family) ? stated : composite.Text;
         if (!TextFamily.All.TryGetValue(textFamily, out var known) || !known.IsWhole && textFamily != composite.Text)
             throw text.Unsupported("model_type", Decoders);
@@ -61,6 +66,7 @@ public static partial class HuggingFaceConfig
         return new(architecture, decoder, vision, projector, ImageToken(root, composite.ImageToken),
             StoredType(root) ?? StoredType(text))
         {
+            Quantization = Quantization(root),
             Markers = family switch
             {
                 "gemma3" => new(root.Size("boi_token_index", 255999, int.MaxValue, 0), root.Size("eoi_token_index", 256000, int.MaxValue, 0), false),

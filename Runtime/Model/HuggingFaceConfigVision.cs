@@ -124,7 +124,7 @@ public static partial class HuggingFaceConfig
     /// <summary>A tower for squares of a fixed size, all of its layers used.</summary>
     private static VisionSpec Tower(ConfigSection vision, string type, VisionDefaults defaults)
     {
-        vision.RefuseUnlessNeutral(CommonOptions);
+        vision.RefuseUnlessNeutral([.. CommonOptions, .. Compression]);
         if (vision.Size("num_channels", 3) != 3)
             throw vision.Unsupported("num_channels", "3");
         var hidden = vision.Size("hidden_size", defaults.Hidden);
@@ -186,7 +186,7 @@ public static partial class HuggingFaceConfig
         ConfigSection vision, TextSpec text, string type, int width, int intermediate, int layers, Epilogue activation, int patchSize, string output,
         Func<VisionSpec, VisionSpec> more)
     {
-        vision.RefuseUnlessNeutral(CommonOptions);
+        vision.RefuseUnlessNeutral([.. CommonOptions, .. Compression]);
         foreach (var channels in (ReadOnlySpan<string>)["in_channels", "in_chans"])
             if (vision.Size(channels, 3) != 3)
                 throw vision.Unsupported(channels, "3");

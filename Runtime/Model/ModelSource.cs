@@ -31,8 +31,8 @@ public sealed class ModelSource : IDisposable
     /// <summary>The checkpoint files.</summary>
     public IReadOnlyList<Checkpoint> Files => _files;
 
-    /// <summary>Mean and standard deviation of the image normalisation that a GGUF's vision file names, or null.</summary>
-    public (float[] Mean, float[] Std)? Normalisation { get; private init; }
+    /// <summary>What a GGUF's vision file says, or null.</summary>
+    public GgufVision? VisionFile { get; private init; }
 
     /// <summary>Order of rotary rows, for checkpoints that store them interleaved; see <see cref="GgufConfig.HalvesRowOrder"/>.</summary>
     internal Func<int, int, int[]>? RotaryRowOrder { get; private init; }
@@ -46,6 +46,18 @@ public sealed class ModelSource : IDisposable
         var spec = HuggingFaceConfig.Parse(
             File.ReadAllBytes(config), config, File.Exists(generation) ? File.ReadAllBytes(generation) : default);
         var checkpoint = Checkpoint.Open(folder);
+        if (spec.Quantization is { } form)
+        {
+            try
+            {
+                checkpoint = QuantizedCheckpoint.Of(checkpoint, form);
+            }
+            catch
+            {
+                checkpoint.Dispose();
+                throw;
+            }
+        }
         var source = new ModelSource(spec);
         source._files.Add(checkpoint);
         return source;
@@ -72,11 +84,16 @@ public sealed class ModelSource : IDisposable
             {
                 vision = OpenGgufFile(mmproj);
                 parsed = GgufConfig.ParseVision(vision.Metadata, name => Shape(vision, name), mmproj, spec.Text.HiddenSize);
-                spec = spec with { Vision = parsed.Vision, Projector = parsed.Projector };
+                spec = spec with
+                {
+                    Vision = parsed.Vision, Projector = parsed.Projector,
+                    Text = spec.Text with { SeesWholeImages = parsed.Vision.Pooled && spec.Text.Family == "gemma3_text" },
+                    Markers = parsed.Vision.Division == ImageDivision.Tiles ? new(null, null, true) : null,
+                };
             }
             var source = new ModelSource(spec)
             {
-                Normalisation = parsed is null ? null : (parsed.Mean, parsed.Std),
+                VisionFile = parsed,
                 RotaryRowOrder = spec.Architecture == "llama" ? GgufConfig.HalvesRowOrder : null,
             };
             source._files.Add(model);

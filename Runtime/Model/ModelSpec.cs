@@ -1,3 +1,4 @@
+using Trimtab.Checkpoints;
 using Trimtab.Kernels;
 
 namespace Trimtab.Model;
@@ -136,6 +137,34 @@ public sealed record ModelSpec(
     /// tiles (Idefics 3).
     /// </summary>
     public ImageMarkers? Markers { get; init; }
+
+    /// <summary>How the checkpoint's matrices are quantised, where that is not the tensors' own form (GPTQ, AWQ, scaled FP8); else null.</summary>
+    public QuantizationForm? Quantization { get; init; }
+
+    /// <summary>
+    /// Whether a small model of this family gave an independent implementation's values here (docs/models.md); false for what was only written
+    /// from papers and configs.
+    /// </summary>
+    public bool IsChecked => Text.Family != "gemma" && Vision?.FeatureLayers is null;
+
+    /// <summary>What it is, for people: how images are seen, and the decoder.</summary>
+    public string Description
+    {
+        get
+        {
+            var decoder = Text.Mixture is { } mixture ? $"{Text.Family}, {mixture.Used} of {mixture.Experts} experts" : Text.Family;
+            if (Vision is null)
+                return $"language model ({decoder})";
+            var images = Vision.Division switch
+            {
+                ImageDivision.AnyResolution => "the whole image and a grid of squares",
+                ImageDivision.Tiles => "squares, each an image of its own",
+                ImageDivision.Native => "images in nearly their own size",
+                _ => "one square",
+            };
+            return $"vision-language model ({Vision.Family}: {images}; {decoder})";
+        }
+    }
 
     /// <summary>What of a device it needs beyond what LLaVA-1.5 does.</summary>
     public Abilities Needs => Text.Needs | (Vision?.Needs ?? 0);

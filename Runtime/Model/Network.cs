@@ -46,7 +46,8 @@ public sealed class Network : IDisposable
         var loader = new WeightLoader(device, source.Roles(), matrixType, progress, cancel) { RotaryRowOrder = source.RotaryRowOrder };
         var decoder = loader.Decoder(source.Spec.Text);
         var vision = source.Spec.Vision is { } spec ? loader.Vision(spec, source.Spec.Projector!) : null;
-        return new(device, source.Spec, decoder, vision, loader.Fingerprint(source.Spec.Text), loader.Notes);
+        return new(device, source.Spec, decoder, vision, loader.Fingerprint(source.Spec.Text),
+            source.Spec.Quantization is { } form ? [form.Note, .. loader.Notes] : loader.Notes);
     }
 
     /// <summary>Frees the weights.</summary>

@@ -1,5 +1,4 @@
 using System.Runtime.CompilerServices;
-using System.Runtime.InteropServices;
 using Trimtab.Checkpoints;
 using Trimtab.Kernels;
 
@@ -17,12 +16,11 @@ internal sealed unsafe class SyntheticCheckpoint(string name, IEnumerable<Tensor
 
     private protected override MappedTensor View(TensorInfo info)
     {
-        var memory = new Memory(info.Bytes);
+        var memory = new OwnedBytes(info.Bytes);
         try
         {
-            var data = (byte*)memory.DangerousGetHandle();
-            Fill(info, data);
-            return new(info, memory, data);
+            Fill(info, memory.Data);
+            return new(info, memory, memory.Data);
         }
         catch
         {
@@ -114,21 +112,6 @@ internal sealed unsafe class SyntheticCheckpoint(string name, IEnumerable<Tensor
                 if (minimum != 0)
                     Unsafe.WriteUnaligned(scale + 1, (Half)(minimum * (float)Unsafe.ReadUnaligned<Half>(scale)));
             }
-        }
-    }
-
-    private sealed class Memory : SafeBuffer
-    {
-        public Memory(long bytes) : base(ownsHandle: true)
-        {
-            SetHandle((nint)NativeMemory.AlignedAlloc(checked((nuint)Math.Max(bytes, 1)), 64));
-            Initialize((ulong)bytes);
-        }
-
-        protected override bool ReleaseHandle()
-        {
-            NativeMemory.AlignedFree((void*)handle);
-            return true;
         }
     }
 }

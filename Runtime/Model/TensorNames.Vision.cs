@@ -105,8 +105,6 @@ public static partial class TensorNames
                 var file = !layout.SwappedMlp ? name : role switch { "fc1" => "ffn_down", "fc2" => "ffn_up", _ => name };
                 Add(tensors, $"vision.layers.{layer}.{role}", $"v.blk.{layer}.{file}", Shape(role, vision), bias: true);
             }
-        if (vision.Division == ImageDivision.AnyResolution)
-            tensors.Add(new("vision.newline", "model.image_newline", [projector.OutputSize]));
 
         if (projector.Transposed)
         {

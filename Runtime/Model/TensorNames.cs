@@ -96,7 +96,7 @@ public static partial class TensorNames
     /// <summary>Buffers and heads of other uses, at the end of a name, that no forward pass here reads.</summary>
     private static readonly string[] IgnoredEnds =
         ["rotary_emb.inv_freq", "rotary_pos_emb.inv_freq", "masked_bias", "position_ids", "post_layernorm.weight", "post_layernorm.bias",
-            "visual_projection.weight", "text_projection.weight"];
+            "visual_projection.weight", "text_projection.weight", "k_scale", "v_scale" /* of an 8-bit cache, which here has its own */];
 
     private static readonly string[] IgnoredStarts = ["text_model.", "model.text_model.", "v.post_ln."];
 
@@ -221,6 +221,7 @@ public static partial class TensorNames
             : position.EndsWith(Position, StringComparison.Ordinal) ? position[..^Position.Length] + "encoder.layers." : "v.blk.";
         return name => Ignored.Contains(name) || tied && Heads.Contains(name)
             || Array.Exists(IgnoredStarts, s => name.StartsWith(s, StringComparison.Ordinal))
+            || name.Contains("vision_model.head.", StringComparison.Ordinal) // SigLIP's pooling
             || Array.Exists(IgnoredEnds, e => name == e || name.EndsWith("." + e, StringComparison.Ordinal))
             || Unused(name);
 
