@@ -24,7 +24,7 @@ public sealed partial class ModelFiles
     /// <summary>Its tokenizer.</summary>
     public Tokenizer Tokenizer { get; }
 
-    /// <summary>Its chat template; Vicuna 1.1 for a LLaVA that brings none; null for a language model that brings none.</summary>
+    /// <summary>Its chat template; Vicuna 1.1 for a LLaVA that brings none; null for another model that brings none.</summary>
     public ChatTemplate? Template { get; }
 
     /// <summary>Its image processor, or null for a language model alone.</summary>
@@ -151,7 +151,7 @@ public sealed partial class ModelFiles
             processor = File.Exists(file) ? ImageProcessor.Open(file) : Assumed(vision);
             CheckProcessor(processor, vision, file, config);
         }
-        var template = ChatTemplate.Find(folder) ?? (spec.Vision is null ? null : ChatTemplate.Vicuna11);
+        var template = ChatTemplate.Find(folder) ?? (IsLlava(spec) ? ChatTemplate.Vicuna11 : null);
         return new(path, spec, Tokenizer.Open(folder), template, processor);
     }
 
@@ -176,9 +176,13 @@ public sealed partial class ModelFiles
         }
         var template = metadata.TryGetValue("tokenizer.chat_template", out var text) && text is string jinja
             ? ChatTemplate.Parse(jinja, $"{gguf}: tokenizer.chat_template")
-            : spec.Vision is null ? null : ChatTemplate.Vicuna11;
+            : IsLlava(spec) ? ChatTemplate.Vicuna11 : null;
         return new(path, spec, tokenizer, template, processor);
     }
+
+    /// <summary>Whether it may have been trained on Vicuna's form of a conversation: LLaVA's first two, which brought no template.</summary>
+    private static bool IsLlava(ModelSpec spec) =>
+        spec.Vision is { Merge: 1, Division: ImageDivision.Whole or ImageDivision.AnyResolution, MaxSquares: 0 };
 
     private static bool IsTokenizer(string path) => path.EndsWith("tokenizer.json", StringComparison.Ordinal);
 
