@@ -34,8 +34,6 @@ public sealed unsafe partial class CudaDevice : Device
     private int _staged; // bytes of the staging memory that copies under way read
     private bool _disposed;
 
-    static CudaDevice() => CudaLibraries.Register();
-
     /// <summary>Opens a GPU.</summary>
     /// <exception cref="CudaException">There is none, or the driver refuses; the message says what is missing.</exception>
     public CudaDevice(CudaOptions? options = null)

@@ -15,6 +15,8 @@ internal static unsafe partial class Driver
     public const int CU_MEMPOOL_ATTR_RELEASE_THRESHOLD = 4;
     public const nint CU_LAUNCH_PARAM_BUFFER_POINTER = 1, CU_LAUNCH_PARAM_BUFFER_SIZE = 2;
 
+    static Driver() => CudaLibraries.Register();
+
     [LibraryImport(Library)] public static partial CUresult cuInit(uint flags);
     [LibraryImport(Library)] public static partial CUresult cuDriverGetVersion(out int version);
     [LibraryImport(Library)] public static partial CUresult cuGetErrorName(CUresult error, out byte* name);

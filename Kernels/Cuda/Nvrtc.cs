@@ -8,6 +8,8 @@ internal static unsafe partial class Nvrtc
     /// <summary>What the library is called in declarations; resolved to the platform's file.</summary>
     public const string Library = "nvrtc";
 
+    static Nvrtc() => CudaLibraries.Register();
+
     [LibraryImport(Library)] public static partial int nvrtcVersion(out int major, out int minor);
     [LibraryImport(Library)] public static partial byte* nvrtcGetErrorString(int result);
     [LibraryImport(Library)] public static partial int nvrtcGetNumSupportedArchs(out int count);
