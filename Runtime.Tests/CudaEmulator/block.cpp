@@ -65,11 +65,11 @@ struct Warp
     uint8_t slots[2][32][64];
 };
 
-struct SharedArray { int line; size_t bytes; uint8_t* at; uint8_t* begin; size_t mapped; };
+struct SharedArray { void (*kernel)(const void*); int line; size_t bytes; uint8_t* at; uint8_t* begin; size_t mapped; };
 
 Fiber fibers[most_threads];
 Warp warps[most_threads / 32];
-std::vector<SharedArray> arrays;
+std::vector<SharedArray> arrays; // of all kernels so far: mapping them costs more than a small launch
 uint8_t* stacks = nullptr;
 unsigned count, warp_count, current, waiting, left;
 int barrier_line;
@@ -240,9 +240,9 @@ uint8_t* guarded(size_t bytes, uint8_t** begin, size_t* mapped)
 void* shared(int line, size_t bytes)
 {
     for (const SharedArray& a : arrays)
-        if (a.line == line && a.bytes == bytes)
+        if (a.kernel == entry && a.line == line && a.bytes == bytes)
             return a.at;
-    SharedArray a = { line, bytes, nullptr, nullptr, 0 };
+    SharedArray a = { entry, line, bytes, nullptr, nullptr, 0 };
     a.at = guarded(bytes, &a.begin, &a.mapped);
     memset(a.at, 0xff, (bytes + 15) / 16 * 16);
     arrays.push_back(a);
@@ -373,9 +373,8 @@ const char* run_grid(const char* name, void (*kernel)(const void*), const void* 
         fibers[i].id = { i % threads.x, i / threads.x % threads.y, i / threads.x / threads.y };
     emulator_state.threads = threads;
     emulator_state.blocks = blocks;
-    uint8_t* dynamic_begin = nullptr;
-    size_t dynamic_mapped = 0;
-    emulator_state.dynamic_shared = dynamic_bytes ? guarded(dynamic_bytes, &dynamic_begin, &dynamic_mapped) : nullptr;
+    const int dynamic_line = -1; // its place among the shared arrays; below, those of this kernel and launch are poisoned
+    emulator_state.dynamic_shared = dynamic_bytes ? (uint8_t*)shared(dynamic_line, dynamic_bytes) : nullptr;
     runner = pthread_self();
     const char* result = nullptr;
     if (sigsetjmp(escape, 1) == 0)
@@ -387,11 +386,10 @@ const char* run_grid(const char* name, void (*kernel)(const void*), const void* 
                 {
                     emulator_state.block = { x, y, z };
                     backwards = (x + y + z) & 1;
-                    size_t used = dynamic_bytes;
+                    size_t used = 0;
                     for (const SharedArray& a : arrays)
-                        memset(a.at, 0xff, (a.bytes + 15) / 16 * 16), used += a.bytes;
-                    if (dynamic_bytes)
-                        memset(emulator_state.dynamic_shared, 0xff, (dynamic_bytes + 15) / 16 * 16);
+                        if (a.kernel == entry && (a.line != dynamic_line || a.bytes == dynamic_bytes))
+                            memset(a.at, 0xff, (a.bytes + 15) / 16 * 16), used += a.bytes;
                     if (used > shared_limit)
                     {
                         describe("%zu bytes of shared memory", used);
@@ -403,10 +401,5 @@ const char* run_grid(const char* name, void (*kernel)(const void*), const void* 
     else
         result = failure;
     running = false;
-    for (const SharedArray& a : arrays)
-        munmap(a.begin, a.mapped);
-    arrays.clear();
-    if (dynamic_begin)
-        munmap(dynamic_begin, dynamic_mapped);
     return result;
 }
