@@ -3,6 +3,7 @@ using System.CommandLine;
 using System.Globalization;
 using Trimtab.Kernels;
 using Trimtab.Kernels.Cpu;
+using Trimtab.Kernels.Cuda;
 using Trimtab.Model;
 using Trimtab.Server.Benchmarks;
 using Trimtab.Text;
@@ -20,6 +21,7 @@ internal static class BenchCommand
     private static readonly Option<string> Dtype = ModelArguments.Dtype();
     private static readonly Option<string> ActivationsOption = ModelArguments.ActivationsOption();
     private static readonly Option<string> Kv = ModelArguments.KvOption();
+    private static readonly Option<string> DeviceOption = ModelArguments.DeviceOption();
     private static readonly Option<int> Threads = new("--threads", "-t") { Description = "CPU threads; 0 for one per core.", HelpName = "N" };
     private static readonly Option<int> Prompt = new("--prompt", "-p") { Description = "Tokens of the prompt that is prefilled; 0 for none.", HelpName = "N", DefaultValueFactory = _ => 512 };
     private static readonly Option<int> Generate = new("--generate", "-n") { Description = "Tokens that are decoded; 0 for none.", HelpName = "N", DefaultValueFactory = _ => 64 };
@@ -45,7 +47,7 @@ internal static class BenchCommand
     {
         var command = new Command("bench", "Measures a model: prefill, decoding in batches, steering, images; repetitions in turn, beside the machine's measured limits and other programs.");
         foreach (var option in (ReadOnlySpan<Option>)[
-            Model, Mmproj, Synthetic, Seed, Save, Dtype, ActivationsOption, Kv, Threads, Prompt, Generate, Batches, Depth, Steered, Alpha, Image, Profile, Repetitions, Peers, JsonFile, Markdown])
+            Model, Mmproj, Synthetic, Seed, Save, Dtype, ActivationsOption, Kv, DeviceOption, Threads, Prompt, Generate, Batches, Depth, Steered, Alpha, Image, Profile, Repetitions, Peers, JsonFile, Markdown])
             command.Options.Add(option);
         command.Subcommands.Add(BenchServeCommand.Create(terminal));
         command.SetAction(async (parse, cancel) =>
@@ -68,7 +70,9 @@ internal static class BenchCommand
 
     private static async Task<BenchReport> RunAsync(ParseResult parse, BenchPlan plan, SyntheticModel? synthetic, Terminal terminal, CancellationToken cancel)
     {
-        using var device = new CpuDevice(ModelArguments.Range(parse, Threads, 1024), ModelArguments.ReadActivations(parse, ActivationsOption));
+        using Device device = ModelArguments.ReadDevice(parse, DeviceOption, ActivationsOption) is { } cuda
+            ? new CudaDevice(cuda)
+            : new CpuDevice(ModelArguments.Range(parse, Threads, 1024), ModelArguments.ReadActivations(parse, ActivationsOption));
         var (tokenizer, source) = Open(parse, synthetic);
         using var _ = source;
         if (plan.Image && source.Spec.Vision is null)
@@ -77,7 +81,7 @@ internal static class BenchCommand
         var name = synthetic is not null ? $"synthetic {synthetic.Name}" : Path.GetFileName(Path.TrimEndingDirectorySeparator(parse.GetValue(Model)!));
         var asked = ModelArguments.Read(parse, Dtype);
         using var profile = parse.GetValue(Profile) ? new ProfilingDevice(device) : null;
-        using var network = terminal.WithProgress($"Loading {name}", progress => Network.Load(source, profile ?? (Device)device, asked, progress, cancel));
+        using var network = terminal.WithProgress($"Loading {name}", progress => Network.Load(source, profile ?? device, asked, progress, cancel));
         foreach (var note in network.Notes)
             terminal.Note(note);
 
