@@ -14,6 +14,9 @@ internal static class EmulatedCuda
     private static readonly Lazy<(string? Folder, string? Missing)> Prepared = new(Prepare);
     private static readonly Dictionary<CudaOptions, CudaDevice> Shared = [];
 
+    /// <summary>The NVRTC that the caller named, before the emulated one took its place.</summary>
+    public static readonly string? NamedNvrtc = Environment.GetEnvironmentVariable(CudaLibraries.NvrtcVariable);
+
     /// <summary>Whether the devices are a GPU's.</summary>
     public static bool IsReal => Environment.GetEnvironmentVariable("TRIMTAB_TEST_GPU") is { Length: > 0 };
 

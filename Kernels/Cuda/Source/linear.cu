@@ -19,7 +19,7 @@ template <int most_tokens, bool gated> inline void linear_rows(const LinearParam
 #pragma unroll
     for (i32 t = 0; t < most_tokens; t++)
         sum[t] = value[gated ? t : 0] = 0;
-#pragma unroll 2
+#pragma unroll (most_tokens <= 2 ? 2 : 1) // more tokens have loads enough under way, and code enough
     for (i32 k = lane * CHUNK; k < p.columns; k += 32 * CHUNK)
     {
         float w[CHUNK], v[gated ? CHUNK : 1];
