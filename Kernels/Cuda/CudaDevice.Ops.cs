@@ -6,6 +6,7 @@ public sealed unsafe partial class CudaDevice
     private const int SplitTokens = 128;    // tokens a launch of divided attention: bounds its scratch memory
     private const int TileTokens = 16;      // attend_tile.cu, TOKENS
     private const int TileKeys = 32;        // attend_tile.cu, KEYS
+    private const int MmaTokens = 64;       // attend_mma.cu, TOKENS and KEYS
 
     /// <summary>Whether ops tell their shapes to the exceptions that they may cause; a text for each launch costs a microsecond.</summary>
     internal static bool Describing { get; } = Environment.GetEnvironmentVariable("TRIMTAB_CUDA_DESCRIBE") is { Length: > 0 };
@@ -107,7 +108,11 @@ public sealed unsafe partial class CudaDevice
         };
         if (qkv.Rows > SkinnyTokens && !_options.BatchInvariant)
         {
-            Launch(nameof(AttendPaged), Kernel("attend_tile.cu", "attend_tile"), ((qkv.Rows + TileTokens - 1) / TileTokens, heads.Query, 1), 128, TileShared(heads), p);
+            if (HasTensorCores(heads))
+                Launch(nameof(AttendPaged), Kernel("attend_mma.cu", heads.Dimension <= 64 ? "attend_mma_64" : "attend_mma_128"),
+                    ((qkv.Rows + MmaTokens - 1) / MmaTokens, heads.Query, 1), 128, MmaShared(heads), p);
+            else
+                Launch(nameof(AttendPaged), Kernel("attend_tile.cu", "attend_tile"), ((qkv.Rows + TileTokens - 1) / TileTokens, heads.Query, 1), 128, TileShared(heads), p);
             return;
         }
         // How long the contexts are lies in device memory; the page table says how long they can be, and blocks beyond a context return.
@@ -139,19 +144,28 @@ public sealed unsafe partial class CudaDevice
     {
         Contract.AttendFull(ActivationType, output, qkv, length, heads);
         Enter();
-        Launch(nameof(AttendFull), Kernel("attend_tile.cu", "attend_full"), ((length + TileTokens - 1) / TileTokens, heads.Query, qkv.Rows / length), 128, TileShared(heads),
-            new AttendParameters
-            {
-                Output = output.At(),
-                Qkv = qkv.At(),
-                Status = _status.Pointer,
-                Cache = new() { KeyValue = heads.KeyValue, Dimension = heads.Dimension },
-                Tokens = qkv.Rows,
-                Query = heads.Query,
-                Length = length,
-                Scale = heads.Scale,
-            });
+        var p = new AttendParameters
+        {
+            Output = output.At(),
+            Qkv = qkv.At(),
+            Status = _status.Pointer,
+            Cache = new() { KeyValue = heads.KeyValue, Dimension = heads.Dimension },
+            Tokens = qkv.Rows,
+            Query = heads.Query,
+            Length = length,
+            Scale = heads.Scale,
+        };
+        if (HasTensorCores(heads))
+            Launch(nameof(AttendFull), Kernel("attend_mma.cu", heads.Dimension <= 64 ? "attend_full_mma_64" : "attend_full_mma_128"),
+                ((length + MmaTokens - 1) / MmaTokens, heads.Query, qkv.Rows / length), 128, MmaShared(heads), p);
+        else
+            Launch(nameof(AttendFull), Kernel("attend_tile.cu", "attend_full"), ((length + TileTokens - 1) / TileTokens, heads.Query, qkv.Rows / length), 128, TileShared(heads), p);
     }
+
+    /// <summary>Whether attention of many tokens goes through tensor cores: bfloat16, and heads that the registers are cut for.</summary>
+    private bool HasTensorCores(in Heads heads) => ActivationType == DType.BF16 && heads.Dimension <= 128;
+
+    private static long MmaShared(in Heads heads) => 3L * MmaTokens * ((heads.Dimension <= 64 ? 64 : 128) + 8) * sizeof(ushort);
 
     private static long TileShared(in Heads heads) => sizeof(float) * (2L * TileTokens * heads.Dimension + TileKeys * (heads.Dimension + 1) + TileTokens * (TileKeys + 1));
 

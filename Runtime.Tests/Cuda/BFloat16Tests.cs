@@ -91,11 +91,11 @@ public class BFloat16Tests
     }
 
     [Test]
-    public void Attention_is_the_oracles([Values(1, 16, 40)] int tokens, [Values(20, 64)] int dimension, [Values(0, 24)] int window, [Values(DType.BF16, DType.U8)] DType type)
+    public void Attention_is_the_oracles([Values(1, 16, 40, 75)] int tokens, [Values(20, 64, 128)] int dimension, [Values(0, 24)] int window, [Values(DType.BF16, DType.U8)] DType type)
     {
         var heads = new Heads(4, 2, dimension, 1 / MathF.Sqrt(dimension));
         var width = 2 * dimension;
-        const int Before = 300, Rows = 352;
+        const int Before = 300, Rows = 384;
         var qkv = Rounded(Noise(tokens * heads.Columns, 1));
         float[] keys = Rounded(Noise(Rows * width, 2)), values = Rounded(Noise(Rows * width, 3)), scales = Noise(Rows * 4, 4, 0.01f);
         if (type == DType.U8)
@@ -106,7 +106,7 @@ public class BFloat16Tests
             var cache = new KvLayer(device.Of(stored, keys, width), device.Of(stored, values, width), 16, type == DType.U8 ? device.Floats(scales, 4) : default);
             var output = device.Activations(new float[tokens * 4 * dimension], 4 * dimension);
             device.AttendPaged(output, device.Activations(qkv, heads.Columns), cache, new(
-                device.Integers(new int[tokens]), device.Integers([.. Enumerable.Range(Before, tokens)]), default, device.Integers([.. Enumerable.Range(0, 22).Reverse()])), heads, window);
+                device.Integers(new int[tokens]), device.Integers([.. Enumerable.Range(Before, tokens)]), default, device.Integers([.. Enumerable.Range(0, 24).Reverse()])), heads, window);
             return device.Get(output);
         }
         Close(Run(Gpu), Run(Oracle), Rounding, "paged");
@@ -117,6 +117,36 @@ public class BFloat16Tests
             return device.Get(output);
         }
         Close(Full(Gpu), Full(Oracle), Rounding, "full");
+    }
+
+    /// <summary>Tokens of several sequences side by side, decoding ones among chunks: every run of a tile walks over its own pages alone.</summary>
+    [Test]
+    public void Runs_of_sequences_share_a_tile_and_nothing_else([Values(0, 9)] int window)
+    {
+        var heads = new Heads(2, 1, 64, 0.125f);
+        (int Before, int New)[] sequences = [(0, 5), (40, 1), (100, 1), (3, 70), (20, 1), (0, 12)];
+        var (sequence, position, pages) = (new List<int>(), new List<int>(), new int[sequences.Length * 8]);
+        for (var s = 0; s < sequences.Length; s++)
+        {
+            for (var page = 0; page < 8; page++)
+                pages[s * 8 + page] = 16 * page < sequences[s].Before + sequences[s].New ? (s * 8 + page) * 5 % 48 : -3;
+            for (var i = 0; i < sequences[s].New; i++)
+            {
+                sequence.Add(s);
+                position.Add(sequences[s].Before + i);
+            }
+        }
+        var held = pages.Where(p => p >= 0).ToHashSet();
+        float[] Cache(int seed) => [.. Rounded(Noise(48 * 16 * 64, seed)).Select((v, i) => held.Contains(i / (16 * 64)) ? v : float.NaN)];
+        float[] qkv = Rounded(Noise(sequence.Count * heads.Columns, 1)), keys = Cache(2), values = Cache(3);
+        float[] Run(Device device)
+        {
+            var output = device.Activations(new float[sequence.Count * 128], 128);
+            device.AttendPaged(output, device.Activations(qkv, heads.Columns), new(device.Activations(keys, 64), device.Activations(values, 64), 16),
+                new(device.Integers([.. sequence]), device.Integers([.. position]), default, device.Table(pages, 8)), heads, window);
+            return device.Get(output);
+        }
+        Close(Run(Gpu), Run(Oracle), Rounding, "runs");
     }
 
     [Test]

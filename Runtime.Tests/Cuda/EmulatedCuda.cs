@@ -92,6 +92,7 @@ internal static class EmulatedCuda
         }
         Environment.SetEnvironmentVariable(CudaLibraries.DriverVariable, library);
         Environment.SetEnvironmentVariable(CudaLibraries.NvrtcVariable, library);
+        Environment.SetEnvironmentVariable("TRIMTAB_CUDA_CACHE", Path.Combine(folder, "kernels"));
         return (folder, null);
 
         byte[] Read(string name)
