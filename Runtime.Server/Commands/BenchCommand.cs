@@ -31,6 +31,7 @@ internal static class BenchCommand
     private static readonly Option<float> Alpha = new("--alpha") { Description = "Strength of that steering.", HelpName = "A", DefaultValueFactory = _ => 1 };
     private static readonly Option<bool> Image = new("--image") { Description = "Measure the vision tower on one image." };
     private static readonly Option<bool> Profile = new("--profile") { Description = "Print how the time divides among the ops." };
+    private static readonly Option<bool> Paper = new("--plan") { Description = "With --device cuda: print what GPUs' data sheets allow for each launch of a step, and run nothing. No GPU is needed." };
     private static readonly Option<int> Repetitions = new("--repetitions", "-r") { Description = "How often each is measured, in turn; 0 with --write only writes.", HelpName = "R", DefaultValueFactory = _ => 5 };
     private static readonly Option<string[]> Peers = new("--peer")
     {
@@ -47,7 +48,7 @@ internal static class BenchCommand
     {
         var command = new Command("bench", "Measures a model: prefill, decoding in batches, steering, images; repetitions in turn, beside the machine's measured limits and other programs.");
         foreach (var option in (ReadOnlySpan<Option>)[
-            Model, Mmproj, Synthetic, Seed, Save, Dtype, ActivationsOption, Kv, DeviceOption, Threads, Prompt, Generate, Batches, Depth, Steered, Alpha, Image, Profile, Repetitions, Peers, JsonFile, Markdown])
+            Model, Mmproj, Synthetic, Seed, Save, Dtype, ActivationsOption, Kv, DeviceOption, Threads, Prompt, Generate, Batches, Depth, Steered, Alpha, Image, Profile, Paper, Repetitions, Peers, JsonFile, Markdown])
             command.Options.Add(option);
         command.Subcommands.Add(BenchServeCommand.Create(terminal));
         command.SetAction(async (parse, cancel) =>
@@ -56,6 +57,11 @@ internal static class BenchCommand
             var synthetic = Made(parse);
             if (synthetic is null && parse.GetValue(Model) is null)
                 throw new UsageException("bench needs --model or --synthetic");
+            if (parse.GetValue(Paper))
+            {
+                WritePlan(parse, plan, synthetic, terminal.Output);
+                return 0;
+            }
             if (parse.GetValue(Save) is { } path)
                 foreach (var file in synthetic!.Write(path))
                     terminal.Note($"wrote {file}");
@@ -67,6 +73,26 @@ internal static class BenchCommand
         });
         return command;
     }
+
+    private static void WritePlan(ParseResult parse, BenchPlan plan, SyntheticModel? synthetic, TextWriter output)
+    {
+        if (parse.GetValue(DeviceOption) != "cuda")
+            throw new UsageException("--plan is of GPUs; say --device cuda too");
+        var (_, source) = Open(parse, synthetic);
+        using var _ = source;
+        var form = ModelArguments.Read(parse, Dtype) ?? FormOf(source);
+        var name = $"{(synthetic is not null ? synthetic.Name : Path.GetFileName(parse.GetValue(Model)!))}, {form}";
+        foreach (var batch in plan.Batches)
+        {
+            new GpuPlan(source.Spec.Text, form, batch, Math.Max(1, plan.Depth)).Write(output, name);
+            output.WriteLine();
+        }
+        if (plan.Prompt > 0)
+            new GpuPlan(source.Spec.Text, form, plan.Prompt, 0).Write(output, name);
+    }
+
+    private static DType FormOf(ModelSource source)
+        => source.Files[0].Tensors.Values.Where(tensor => tensor.Shape.Count == 2).GroupBy(tensor => tensor.Type).MaxBy(group => group.Sum(tensor => tensor.Bytes))!.Key;
 
     private static async Task<BenchReport> RunAsync(ParseResult parse, BenchPlan plan, SyntheticModel? synthetic, Terminal terminal, CancellationToken cancel)
     {
@@ -85,8 +111,7 @@ internal static class BenchCommand
         foreach (var note in network.Notes)
             terminal.Note(note);
 
-        var matrices = source.Files[0].Tensors.Values.Where(tensor => tensor.Shape.Count == 2);
-        var form = asked ?? matrices.GroupBy(tensor => tensor.Type).MaxBy(group => group.Sum(tensor => tensor.Bytes))!.Key;
+        var form = asked ?? FormOf(source);
         var parameters = source.Files.SelectMany(file => file.Tensors.Values).Sum(tensor => tensor.Elements);
         using var session = new BenchSession(network, tokenizer, plan, form.IsQuantized(), profile);
         var peers = (parse.GetValue(Peers) ?? []).Select(command => new Peer(command)).ToList();
