@@ -83,7 +83,7 @@ public unsafe class EmulatorTests
     }
 
     [TestCase("p.data[threadIdx.x + 1] = 1;", "256 bytes from the start of an allocation of 256 bytes")]
-    [TestCase("p.data[0] = p.data[threadIdx.x + 5000];", "access to")]
+    [TestCase("p.data[0] = p.data[threadIdx.x + 600];", "access to")]
     [TestCase("p.data[0] = ((float*)0)[threadIdx.x];", "where nothing was allocated")]
     public void Accesses_outside_allocations_are_found(string body, string expected)
         => Assert.That(Run(body).Error, Does.Contain("CUDA_ERROR_ILLEGAL_ADDRESS").And.Contain(expected).And.Contain("kernel test, block (0, 0, 0), thread ("));
