@@ -49,7 +49,7 @@ public sealed unsafe class NvrtcTests
     public void Every_kernel_compiles_with_the_hosts_parameters([ValueSource(nameof(Architectures))] string architecture, [ValueSource(nameof(Files))] string file)
     {
         foreach (var form in Forms(file, architecture))
-            foreach (var activations in file switch { "linear_mma.cu" => ["ACT_BF16"], "linear_tile.cu" => [""], _ => new[] { "ACT_BF16", "" } })
+            foreach (var activations in file switch { "linear_mma.cu" or "attend_mma.cu" => ["ACT_BF16"], "linear_tile.cu" => [""], _ => new[] { "ACT_BF16", "" } })
             {
                 // Float activations differ in a conversion: once is enough, and half the time.
                 if (activations.Length == 0 && (architecture != "sm_80" || form is not (null or "FORM=0")))
