@@ -131,7 +131,7 @@ public readonly record struct ExpertWeights(Weight[] GateUp, Weight[] Down, int 
 /// The narrow waist: the fused operations that a model is written in, once for every device. Calls only enqueue
 /// (<see cref="Download(Tensor, Span{float})"/> waits); shapes are [rows, columns], T is the number of tokens in the step.
 /// Outputs never alias inputs unless said. Every output element is summed in an order that depends only on its own row,
-/// so results do not depend on what else is in the batch.
+/// so results do not depend on what else is in the batch; a device that gives this up for speed says so (<see cref="Cuda.CudaOptions"/>).
 /// </summary>
 public abstract class Device : IDisposable
 {

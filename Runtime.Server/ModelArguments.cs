@@ -1,5 +1,6 @@
 using System.CommandLine;
 using Trimtab.Kernels;
+using Trimtab.Kernels.Cuda;
 using Trimtab.Model;
 
 namespace Trimtab.Server;
@@ -25,6 +26,8 @@ internal sealed class ModelArguments
     private readonly Option<string> _activations = ActivationsOption();
 
     private readonly Option<string> _kv = KvOption();
+
+    private readonly Option<string> _device = DeviceOption();
 
     private readonly Option<int> _threads = new("--threads", "-t")
     {
@@ -90,13 +93,21 @@ internal sealed class ModelArguments
         _ => KvType.F32,
     };
 
+    /// <summary>--device.</summary>
+    public static Option<string> DeviceOption()
+        => new Option<string>("--device") { Description = "Where the model runs: the CPU, or the first NVIDIA GPU.", DefaultValueFactory = _ => "cpu" }.AcceptOnlyFromAmong("cpu", "cuda");
+
+    /// <summary>The GPU that --device asks for, or null. --activations f32 computes in floats there; else they are bfloat16.</summary>
+    public static CudaOptions? ReadDevice(ParseResult parse, Option<string> device, Option<string> activations)
+        => parse.GetValue(device) == "cuda" ? new() { ActivationType = parse.GetValue(activations) == "f32" ? DType.F32 : DType.BF16 } : null;
+
     /// <summary>What --activations asks for.</summary>
     public static Activations ReadActivations(ParseResult parse, Option<string> activations)
         => Enum.Parse<Activations>(parse.GetValue(activations)!, ignoreCase: true);
 
     public void AddTo(Command command)
     {
-        foreach (var option in (ReadOnlySpan<Option>)[_model, _mmproj, _dtype, _activations, _kv, _threads, _context])
+        foreach (var option in (ReadOnlySpan<Option>)[_model, _mmproj, _dtype, _activations, _kv, _device, _threads, _context])
             command.Options.Add(option);
     }
 
@@ -111,6 +122,7 @@ internal sealed class ModelArguments
             WeightType = Read(parse, _dtype),
             Activations = ReadActivations(parse, _activations),
             Threads = threads,
+            Cuda = ReadDevice(parse, _device, _activations),
             Engine = new() { ContextLength = context, KvType = ReadKv(parse, _kv) },
             Progress = progress,
         }, cancel));

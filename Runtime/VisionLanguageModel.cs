@@ -4,6 +4,7 @@ using Trimtab.Engine;
 using Trimtab.Imaging;
 using Trimtab.Kernels;
 using Trimtab.Kernels.Cpu;
+using Trimtab.Kernels.Cuda;
 using Trimtab.Model;
 using Trimtab.Text;
 
@@ -27,8 +28,11 @@ public sealed record ModelOptions
     /// <summary>The engine's capacities.</summary>
     public EngineOptions Engine { get; init; } = new();
 
-    /// <summary>A device of the caller's, which stays the caller's; null opens the CPU.</summary>
+    /// <summary>A device of the caller's, which stays the caller's; null opens one.</summary>
     public Device? Device { get; init; }
+
+    /// <summary>The GPU to open where there is no device of the caller's; null opens the CPU.</summary>
+    public CudaOptions? Cuda { get; init; }
 
     /// <summary>Is told of loading.</summary>
     public IProgress<LoadProgress>? Progress { get; init; }
@@ -85,7 +89,7 @@ public sealed partial class VisionLanguageModel : IDisposable
         var start = System.Diagnostics.Stopwatch.GetTimestamp();
         var files = ModelFiles.OpenWithWeights(path, options.MmprojPath, out var source);
         using var _ = source;
-        var device = options.Device ?? new CpuDevice(options.Threads, options.Activations);
+        var device = options.Device ?? (options.Cuda is { } cuda ? new CudaDevice(cuda) : new CpuDevice(options.Threads, options.Activations));
         var own = options.Device is null ? device : null;
         try
         {

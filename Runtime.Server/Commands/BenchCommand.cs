@@ -4,6 +4,7 @@ using System.Globalization;
 using Trimtab.Checkpoints;
 using Trimtab.Kernels;
 using Trimtab.Kernels.Cpu;
+using Trimtab.Kernels.Cuda;
 using Trimtab.Model;
 using Trimtab.Server.Benchmarks;
 using Trimtab.Steering;
@@ -23,6 +24,7 @@ internal static class BenchCommand
     private static readonly Option<string> Dtype = ModelArguments.Dtype();
     private static readonly Option<string> ActivationsOption = ModelArguments.ActivationsOption();
     private static readonly Option<string> Kv = ModelArguments.KvOption();
+    private static readonly Option<string> DeviceOption = ModelArguments.DeviceOption();
     private static readonly Option<int> Threads = new("--threads", "-t") { Description = "CPU threads; 0 for one per core.", HelpName = "N" };
     private static readonly Option<int> Prompt = new("--prompt", "-p") { Description = "Tokens of the prompt that is prefilled; 0 for none.", HelpName = "N", DefaultValueFactory = _ => 512 };
     private static readonly Option<int> Generate = new("--generate", "-n") { Description = "Tokens that are decoded; 0 for none.", HelpName = "N", DefaultValueFactory = _ => 64 };
@@ -36,6 +38,7 @@ internal static class BenchCommand
     private static readonly Option<bool> Image = new("--image") { Description = "Measure the vision tower on one image." };
     private static readonly Option<bool> Profile = new("--profile") { Description = "Print how the time divides among the ops." };
     private static readonly Option<int> Repetitions = new("--repetitions", "-r") { Description = "How often each is measured, in turn; 0 with --write or --write-vectors only writes.", HelpName = "R", DefaultValueFactory = _ => 5 };
+    private static readonly Option<bool> Paper = new("--plan") { Description = "With --device cuda: print what GPUs' data sheets allow for each launch of a step, and run nothing. No GPU is needed." };
     private static readonly Option<string[]> Peers = new("--peer")
     {
         Description = "A command run in turn with this program: llama-bench ... -r 1 -o json, or llama-batched-bench ... --output-format jsonl. May be repeated.",
@@ -51,7 +54,7 @@ internal static class BenchCommand
     {
         var command = new Command("bench", "Measures a model: prefill, decoding in batches, steering, images; repetitions in turn, beside the machine's measured limits and other programs.");
         foreach (var option in (ReadOnlySpan<Option>)[
-            Model, Mmproj, Synthetic, Seed, Save, SaveVectors, Dtype, ActivationsOption, Kv, Threads, Prompt, Generate, Batches, Depth, Steered, Alpha, Temperature, TopP, HashLogits, Image, Profile, Repetitions, Peers, JsonFile, Markdown])
+            Model, Mmproj, Synthetic, Seed, Save, SaveVectors, Dtype, ActivationsOption, Kv, DeviceOption, Threads, Prompt, Generate, Batches, Depth, Steered, Alpha, Temperature, TopP, HashLogits, Image, Profile, Paper, Repetitions, Peers, JsonFile, Markdown])
             command.Options.Add(option);
         command.Subcommands.Add(BenchServeCommand.Create(terminal));
         command.SetAction(async (parse, cancel) =>
@@ -60,6 +63,11 @@ internal static class BenchCommand
             var synthetic = Made(parse);
             if (synthetic is null && parse.GetValue(Model) is null)
                 throw new UsageException("bench needs --model or --synthetic");
+            if (parse.GetValue(Paper))
+            {
+                WritePlan(parse, plan, synthetic, terminal.Output);
+                return 0;
+            }
             if (parse.GetValue(Save) is { } path)
                 foreach (var file in synthetic!.Write(path))
                     terminal.Note($"wrote {file}");
@@ -77,10 +85,32 @@ internal static class BenchCommand
         return command;
     }
 
+    private static void WritePlan(ParseResult parse, BenchPlan plan, SyntheticModel? synthetic, TextWriter output)
+    {
+        if (parse.GetValue(DeviceOption) != "cuda")
+            throw new UsageException("--plan is of GPUs; say --device cuda too");
+        var (_, source) = Open(parse, synthetic);
+        using var _ = source;
+        var form = ModelArguments.Read(parse, Dtype) ?? FormOf(source.Files[0]);
+        var name = $"{(synthetic is not null ? synthetic.Name : Path.GetFileName(parse.GetValue(Model)!))}, {form}";
+        foreach (var batch in plan.Batches)
+        {
+            new GpuPlan(source.Spec.Text, form, batch, Math.Max(1, plan.Depth)).Write(output, name);
+            output.WriteLine();
+        }
+        if (plan.Prompt > 0)
+            new GpuPlan(source.Spec.Text, form, plan.Prompt, 0).Write(output, name);
+    }
+
+    private static DType FormOf(Checkpoint file)
+        => file.Tensors.Values.Where(tensor => tensor.Shape.Count == 2).GroupBy(tensor => tensor.Type).MaxBy(group => group.Sum(tensor => tensor.Bytes))!.Key;
+
     private static async Task<BenchReport> RunAsync(ParseResult parse, BenchPlan plan, SyntheticModel? synthetic, Terminal terminal, CancellationToken cancel)
     {
         var activations = ModelArguments.ReadActivations(parse, ActivationsOption);
-        using var device = new CpuDevice(ModelArguments.Range(parse, Threads, 1024), activations);
+        using Device device = ModelArguments.ReadDevice(parse, DeviceOption, ActivationsOption) is { } cuda
+            ? new CudaDevice(cuda)
+            : new CpuDevice(ModelArguments.Range(parse, Threads, 1024), activations);
         var (tokenizer, source) = Open(parse, synthetic);
         using var _ = source;
         if (plan.Image && source.Spec.Vision is null)
@@ -89,16 +119,14 @@ internal static class BenchCommand
         var name = synthetic is not null ? $"synthetic {synthetic.Name}" : Path.GetFileName(Path.TrimEndingDirectorySeparator(parse.GetValue(Model)!));
         var asked = ModelArguments.Read(parse, Dtype);
         using var profile = parse.GetValue(Profile) ? new ProfilingDevice(device) : null;
-        using var network = terminal.WithProgress($"Loading {name}", progress => Network.Load(source, profile ?? (Device)device, asked, progress, cancel));
+        using var network = terminal.WithProgress($"Loading {name}", progress => Network.Load(source, profile ?? device, asked, progress, cancel));
         foreach (var note in network.Notes)
             terminal.Note(note);
 
-        static DType Most(IEnumerable<TensorInfo> tensors)
-            => tensors.Where(tensor => tensor.Shape.Count == 2).GroupBy(tensor => tensor.Type).MaxBy(group => group.Sum(tensor => tensor.Bytes))!.Key;
-        var form = asked ?? Most(source.Files[0].Tensors.Values);
+        var form = asked ?? FormOf(source.Files[0]);
         Arithmetic Used(DType type) => activations.Arithmetic(device.Prefers(type));
         var parameters = source.Files.SelectMany(file => file.Tensors.Values).Sum(tensor => tensor.Elements);
-        using var session = new BenchSession(network, tokenizer, plan, Used(form), Used(Most(source.Files[^1].Tensors.Values)), profile);
+        using var session = new BenchSession(network, tokenizer, plan, Used(form), Used(FormOf(source.Files[^1])), profile);
         var peers = (parse.GetValue(Peers) ?? []).Select(command => new Peer(command)).ToList();
         foreach (var measurement in session.Measurements)
             session.Warm(measurement);

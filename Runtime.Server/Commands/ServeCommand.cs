@@ -32,7 +32,7 @@ internal static class ServeCommand
     private static readonly Option<int> DrainTime = new("--drain-time") { Description = "Longest time from SIGTERM to the end of the last answer, in seconds.", HelpName = "N", DefaultValueFactory = _ => 20 };
     private static readonly Option<bool> ProtectMetrics = new("--protect-metrics") { Description = "Ask for an API key at /metrics too." };
     private static readonly Option<string[]> ImageHosts = new("--allow-image-hosts") { Description = "Hosts that http(s) image URLs may name, at ports 80 and 443 or as HOST:PORT; by default none.", HelpName = "HOST", AllowMultipleArgumentsPerToken = true };
-    private static readonly Option<string> Device = new Option<string>("--device") { Description = "Where the model runs.", DefaultValueFactory = _ => "cpu" }.AcceptOnlyFromAmong("cpu", "cuda");
+    private static readonly Option<string> Device = ModelArguments.DeviceOption();
     private static readonly Option<int> Threads = new("--threads", "-t") { Description = "CPU threads; 0 for one per core.", HelpName = "N" };
     private static readonly Option<string> Dtype = ModelArguments.Dtype();
     private static readonly Option<string> Activations = ModelArguments.ActivationsOption();
@@ -47,8 +47,6 @@ internal static class ServeCommand
             command.Options.Add(option);
         command.SetAction(async (parse, cancel) =>
         {
-            if (parse.GetValue(Device) == "cuda")
-                throw new UsageException("--device cuda: this version computes on the CPU alone; leave the option out or say cpu");
             var options = Read(parse);
             var sets = NamedFiles(parse.GetValue(Vectors) ?? []);
             var keys = parse.GetValue(Keys) is { } file ? ApiKeys.Open(file) : null;
@@ -95,6 +93,7 @@ internal static class ServeCommand
             WeightType = ModelArguments.Read(parse, Dtype),
             Activations = ModelArguments.ReadActivations(parse, Activations),
             Threads = ModelArguments.Range(parse, Threads, 1024),
+            Cuda = ModelArguments.ReadDevice(parse, Device, Activations),
             Engine = new()
             {
                 ContextLength = ModelArguments.Range(parse, Context, 1 << 20),

@@ -2,34 +2,42 @@ using System.Text.Json;
 using Trimtab.Engine;
 using Trimtab.Kernels;
 using Trimtab.Steering;
+using Trimtab.Tests.Cuda;
 
 namespace Trimtab.Tests.Golden;
 
 /// <summary>
 /// The whole path against values that independent implementations computed from the same files, in float32 arithmetic.
 /// </summary>
-[TestFixture("llava-gqa", null)]
-[TestFixture("llava-gqa", "llava-gqa-gguf")]
-[TestFixture("llava-576", null)]
-[TestFixture("llava-llama3", null)]
-[TestFixture("text-llama", null)]
-[TestFixture("text-mistral-window", null)]
-[TestFixture("text-qwen2", null)]
-[TestFixture("text-qwen3", null)]
-[TestFixture("text-qwen3-moe", null)]
-[TestFixture("text-mixtral", null)]
-[TestFixture("text-phi3", null)]
-[TestFixture("text-gemma2", null)]
-[TestFixture("text-gemma3", null)]
-[TestFixture("llava-siglip-qwen2", null)]
-[TestFixture("llava-next-mistral", null)]
-[TestFixture("llava-onevision", null)]
-[TestFixture("idefics3-smolvlm", null)]
-[TestFixture("gemma3", null)]
-[TestFixture("qwen2-vl", null)]
-[TestFixture("qwen2.5-vl", null)]
-[TestFixture("qwen3-vl", null)]
-public class GoldenTests(string name, string? form)
+[TestFixture("llava-gqa", null, "cpu")]
+[TestFixture("llava-gqa", "llava-gqa-gguf", "cpu")]
+[TestFixture("llava-576", null, "cpu")]
+[TestFixture("llava-llama3", null, "cpu")]
+[TestFixture("text-llama", null, "cpu")]
+[TestFixture("text-mistral-window", null, "cpu")]
+[TestFixture("text-qwen2", null, "cpu")]
+[TestFixture("text-qwen3", null, "cpu")]
+[TestFixture("text-qwen3-moe", null, "cpu")]
+[TestFixture("text-mixtral", null, "cpu")]
+[TestFixture("text-phi3", null, "cpu")]
+[TestFixture("text-gemma2", null, "cpu")]
+[TestFixture("text-gemma3", null, "cpu")]
+[TestFixture("llava-siglip-qwen2", null, "cpu")]
+[TestFixture("llava-next-mistral", null, "cpu")]
+[TestFixture("llava-onevision", null, "cpu")]
+[TestFixture("idefics3-smolvlm", null, "cpu")]
+[TestFixture("gemma3", null, "cpu")]
+[TestFixture("qwen2-vl", null, "cpu")]
+[TestFixture("qwen2.5-vl", null, "cpu")]
+[TestFixture("qwen3-vl", null, "cpu")]
+[TestFixture("llava-gqa", null, "cuda")]
+[TestFixture("llava-gqa", "llava-gqa-gguf", "cuda")]
+[TestFixture("llava-576", null, "cuda")]
+[TestFixture("llava-llama3", null, "cuda")]
+[TestFixture("text-llama", null, "cuda")]
+[TestFixture("text-mistral-window", null, "cuda")]
+[TestFixture("text-qwen2", null, "cuda")]
+public class GoldenTests(string name, string? form, string device)
 {
     // The fixtures promise 1e-5 between implementations; float32 sums of other orders stay within ten times that.
     private const float LogitTolerance = 1e-4f;
@@ -37,7 +45,7 @@ public class GoldenTests(string name, string? form)
     private Fixture _fixture = null!;
 
     [OneTimeSetUp]
-    public void Open() => _fixture = Fixture.Open(name, form);
+    public void Open() => _fixture = Fixture.Open(name, form, device == "cuda" ? new() { WeightType = DType.F32, Device = EmulatedCuda.Get() } : null);
 
     [OneTimeTearDown]
     public void Close() => _fixture?.Dispose();
@@ -211,7 +219,7 @@ public class GoldenTests(string name, string? form)
             Assert.That(float.IsFinite(actual[i]), what);
             worst = Math.Max(worst, Math.Abs(actual[i] - expected[i]));
         }
-        TestContext.Out.WriteLine($"{name}{(form is null ? "" : " gguf")} {what}: largest deviation {worst:G3}");
+        TestContext.Out.WriteLine($"{device} {name}{(form is null ? "" : " gguf")} {what}: largest deviation {worst:G3}");
         Assert.That(worst, Is.LessThanOrEqualTo(tolerance), what);
     }
 

@@ -3,8 +3,15 @@ using static Trimtab.Tests.Kernels.ReferenceDevicePair;
 
 namespace Trimtab.Tests.Kernels;
 
-public class AttendPagedTests
+[TestFixture("cpu")]
+[TestFixture("cuda")]
+public class AttendPagedTests(string kind)
 {
+    private Device[] _devices = null!, _exact = null!;
+
+    [OneTimeSetUp]
+    public void Open() => (_devices, _exact) = (All(kind), Exact(kind));
+
     /// <summary>A step of tokens over a cache whose unused rows hold what must not be read.</summary>
     private sealed class Step
     {
@@ -109,13 +116,17 @@ public class AttendPagedTests
             return device.Get(output);
         }
 
-        public void Check(string what)
+        public void Check(string kind, string what)
         {
             var expected = Run(Oracle);
-            var first = Run(Devices[1]);
+            var exact = ReferenceDevicePair.Exact(kind);
+            var first = Run(exact[0]);
+            foreach (var device in ReferenceDevicePair.All(kind)[1..])
+                if (exact.Contains(device))
+                    Same(Run(device), first, $"{what}, {device.Name}");
+                else
+                    Close(Run(device), expected, 2e-5, $"{what}, {device.Name}");
             Close(first, expected, 2e-5, what);
-            Same(Run(Devices[2]), first, $"{what}, 2 threads");
-            Same(Run(Devices[3]), first, $"{what}, 3 threads");
         }
     }
 
@@ -132,7 +143,7 @@ public class AttendPagedTests
         for (var form = 0; form < 3; form++)
             foreach (var unused in (float[])[float.NaN, 1e30f])
                 new Step(Form(form, dimension), pageSize, window, unused, (0, 7), (31, 1), (13, 5), (64, 3), (15, 17), (0, 1))
-                    .Check($"{Form(form, dimension)}");
+                    .Check(kind, $"{Form(form, dimension)}");
     }
 
     [Test]
@@ -140,22 +151,22 @@ public class AttendPagedTests
     {
         foreach (var dimension in (int[])[1, 33, 64, 72])
             foreach (var before in (int[])[0, 1, 14, 15, 16, 31, 32, 33, 100])
-                new Step(Form(form, dimension), 16, 0, float.NaN, (before, tokens)).Check($"{dimension} wide after {before}");
+                new Step(Form(form, dimension), 16, 0, float.NaN, (before, tokens)).Check(kind, $"{dimension} wide after {before}");
     }
 
     [Test]
     public void Many_query_heads_share_a_key_head()
     {
-        new Step(new Heads(71, 1, 64, 0.125f), 16, 0, float.NaN, (0, 9), (40, 1)).Check("MQA");
-        new Step(new Heads(2, 2, 300, 0.05f), 16, 0, float.NaN, (0, 9), (40, 1)).Check("wide heads");
+        new Step(new Heads(71, 1, 64, 0.125f), 16, 0, float.NaN, (0, 9), (40, 1)).Check(kind, "MQA");
+        new Step(new Heads(2, 2, 300, 0.05f), 16, 0, float.NaN, (0, 9), (40, 1)).Check(kind, "wide heads");
     }
 
     [Test]
     public void A_token_does_not_know_its_batch([Values(0, 1, 2)] int form, [Values(0, 24)] int window, [Values(20, 64)] int dimension)
     {
         var step = new Step(Form(form, dimension), 16, window, float.NaN, (0, 37), (31, 1), (60, 1), (10, 12), (0, 1), (100, 1), (5, 9));
-        var together = step.Run(Devices[1]);
-        foreach (var device in Devices[1..])
+        var together = step.Run(_exact[0]);
+        foreach (var device in _exact)
         {
             for (var t = 0; t < step.Tokens; t++)
                 Same(step.Run(device, t), Rows(together, step.Width, t), $"token {t} alone");
@@ -173,7 +184,7 @@ public class AttendPagedTests
     public void Capped_scores_are_the_oracles([Values(16, 20, 64)] int dimension, [Values(0.7f, 50)] float cap, [Values(0, 24)] int window)
     {
         for (var form = 0; form < 3; form++)
-            new Step(Form(form, dimension) with { SoftCap = cap, Scale = 2 }, 16, window, float.NaN, (0, 7), (31, 1), (13, 5), (300, 17), (0, 1)).Check($"cap {cap}");
+            new Step(Form(form, dimension) with { SoftCap = cap, Scale = 2 }, 16, window, float.NaN, (0, 7), (31, 1), (13, 5), (300, 17), (0, 1)).Check("cpu", $"cap {cap}");
     }
 
     /// <summary>Stretches of all lengths, over the borders of blocks and chunks, wider than the window and outside it; tokens outside any.</summary>
@@ -193,7 +204,7 @@ public class AttendPagedTests
                     _ => (p, p),
                 },
             };
-            step.Check($"spans, form {form}");
+            step.Check("cpu", $"spans, form {form}");
             var together = step.Run(Devices[1]);
             foreach (var device in Devices[1..])
                 for (var t = 0; t < step.Tokens; t += 7)
@@ -221,13 +232,13 @@ public class AttendPagedTests
     public void Large_scores_neither_overflow_nor_vanish()
     {
         // Scores of some hundreds: only their differences may meet the exponential.
-        new Step(new Heads(2, 1, 64, 4), 16, 0, float.NaN, (0, 50)).Check("sharp");
-        new Step(new Heads(2, 1, 64, 1e-4f), 16, 0, float.NaN, (0, 50)).Check("flat");
+        new Step(new Heads(2, 1, 64, 4), 16, 0, float.NaN, (0, 50)).Check(kind, "sharp");
+        new Step(new Heads(2, 1, 64, 1e-4f), 16, 0, float.NaN, (0, 50)).Check(kind, "flat");
     }
 
     [Test]
     public void Long_contexts_hold_their_digits() =>
-        new Step(new Heads(2, 1, 64, 0.125f), 16, 0, float.NaN, (3000, 2)).Check("long");
+        new Step(new Heads(2, 1, 64, 0.125f), 16, 0, float.NaN, (3000, 2)).Check(kind, "long");
 
     [Test]
     public void Rounded_caches_are_the_oracles([Values(DType.BF16, DType.U8)] DType type, [Values(1, 20, 33, 64, 72, 128)] int dimension, [Values(0, 24)] int window)
@@ -235,7 +246,7 @@ public class AttendPagedTests
         for (var form = 0; form < 3; form++)
             foreach (var unused in (float[])[float.NaN, 1e30f])
                 new Step(type, Form(form, dimension), 16, window, unused, (0, 7), (31, 1), (13, 5), (64, 3), (300, 17), (0, 1), (255, 2))
-                    .Check($"{type}, {Form(form, dimension)}");
+                    .Check(kind, $"{type}, {Form(form, dimension)}");
     }
 
     [Test]
@@ -246,9 +257,9 @@ public class AttendPagedTests
         // One token of each, on three threads: positions are divided. Forty together, on one: they are not.
         var step = new Step(type, Form(form, dimension), 16, window, float.NaN,
             (chunk - 2, 1), (chunk - 1, 1), (chunk, 1), (2 * chunk + 30, 1), (3 * chunk - 20, 40), (5, 1));
-        step.Check("all");
-        var together = step.Run(Devices[1]);
-        foreach (var device in Devices[1..])
+        step.Check(kind, "all");
+        var together = step.Run(_exact[0]);
+        foreach (var device in _exact)
             for (var t = 0; t < step.Tokens; t++)
                 Same(step.Run(device, t), Rows(together, step.Width, t), $"token {t} alone");
     }
@@ -256,7 +267,7 @@ public class AttendPagedTests
     [Test]
     public void A_call_allocates_nothing()
     {
-        var device = Devices[2];
+        var device = _devices[2];
         var heads = Form(1, 64);
         var cache = new KvLayer(device.Activations(new float[64 * 128], 128), device.Activations(new float[64 * 128], 128), 16);
         var map = new TokenMap(device.Integers(0, 0), device.Integers(40, 41), device.Integers(40, 41), device.Integers(0, 1, 2, 3));
@@ -280,7 +291,7 @@ public class AttendPagedTests
     [Test]
     public void Pages_and_sequences_that_are_not_there_are_refused()
     {
-        foreach (var device in Devices)
+        foreach (var device in _devices)
         {
             var heads = new Heads(2, 1, 8, 1);
             var cache = new KvLayer(device.Activations(new float[12 * 8], 8), device.Activations(new float[12 * 8], 8), 4);

@@ -1,5 +1,6 @@
 using Trimtab.Kernels;
 using Trimtab.Kernels.Cpu;
+using Trimtab.Tests.Cuda;
 
 namespace Trimtab.Tests.Kernels;
 
@@ -8,8 +9,9 @@ internal sealed unsafe class LinearFixture : IDisposable
 {
     public static readonly DType[] Forms = [DType.F32, DType.F16, DType.BF16, DType.Q8_0, DType.Q4_0, DType.Q4_1, DType.Q4_K, DType.Q6_K];
 
-    public readonly CpuDevice Device;
+    public readonly Device Device;
     public readonly Weight Weight;
+    private readonly bool _isShared;
     public readonly float[] Values;
     public readonly int Columns;
 
@@ -18,7 +20,12 @@ internal sealed unsafe class LinearFixture : IDisposable
     {
         var random = new Random(seed);
         Columns = columns;
-        Device = new CpuDevice(threads, Kernels(lanes), activations);
+        // Kernels of a CUDA device are compiled once for all tests: it is shared, and summing in one order for any batch or in the fastest ones.
+        _isShared = lanes.StartsWith("CUDA", StringComparison.Ordinal);
+        Device = _isShared ? EmulatedCuda.Get(batchInvariant: lanes == "CUDA exact", blocking: true) : new CpuDevice(threads, Kernels(lanes), activations);
+        foreach (var (type, _) in parts)
+            if (!Device.Computes(type, columns))
+                Assert.Ignore($"{Device.Name} does not compute {type}");
         var data = new List<WeightData>();
         var values = new List<float>();
         foreach (var (type, rows) in parts)
@@ -96,6 +103,7 @@ internal sealed unsafe class LinearFixture : IDisposable
     public void Dispose()
     {
         Weight.Dispose();
-        Device.Dispose();
+        if (!_isShared)
+            Device.Dispose();
     }
 }

@@ -9,7 +9,7 @@ public class LinearTests
     private static readonly Epilogue[] Epilogues = Enum.GetValues<Epilogue>();
 
     [Test]
-    public void Agrees_with_double_precision_at_odd_sizes([ValueSource(nameof(Forms))] DType type, [Values("AVX-512", "AVX2", "portable")] string lanes)
+    public void Agrees_with_double_precision_at_odd_sizes([ValueSource(nameof(Forms))] DType type, [Values("AVX-512", "AVX2", "portable", "CUDA")] string lanes)
     {
         int[] widths = type.BlockSize() switch { 1 => [1, 2, 7, 8, 9, 31, 255, 256, 257, 577], 32 => [32, 64, 256, 288, 576], _ => [256, 512, 768] };
         foreach (var columns in widths)
@@ -26,7 +26,7 @@ public class LinearTests
     }
 
     [Test]
-    public void Epilogues_agree_with_double_precision([ValueSource(nameof(Epilogues))] Epilogue epilogue, [Values("AVX-512", "AVX2", "portable")] string lanes)
+    public void Epilogues_agree_with_double_precision([ValueSource(nameof(Epilogues))] Epilogue epilogue, [Values("AVX-512", "AVX2", "portable", "CUDA")] string lanes)
     {
         // 2 · 24 rows: the values begin in the middle of a panel; 2 · 16: they do not; two parts of 20: panels of their own.
         (DType, int)[][] parts = [[(DType.F32, 48)], [(DType.F16, 32)], [(DType.BF16, 20), (DType.Q8_0, 20)], [(DType.Q4_0, 2)]];
@@ -42,7 +42,7 @@ public class LinearTests
 
     [Test]
     public void A_token_alone_is_bit_for_bit_the_same_in_any_batch_on_any_number_of_threads(
-        [ValueSource(nameof(Forms))] DType type, [Values("AVX-512", "AVX2", "portable")] string lanes)
+        [ValueSource(nameof(Forms))] DType type, [Values("AVX-512", "AVX2", "portable", "CUDA exact")] string lanes)
     {
         const int Tokens = 35;
         var columns = type.BlockSize() == 256 ? 768 : type.BlockSize() == 32 ? 608 : 607;
@@ -70,7 +70,7 @@ public class LinearTests
     }
 
     [Test]
-    public void Batches_larger_than_a_tile_are_the_same_bit_for_bit([Values("AVX-512", "AVX2", "portable")] string lanes)
+    public void Batches_larger_than_a_tile_are_the_same_bit_for_bit([Values("AVX-512", "AVX2", "portable", "CUDA exact")] string lanes)
     {
         using var f = new LinearFixture(320, [(DType.Q4_1, 90), (DType.Q8_0, 6)], 2, lanes);
         var input = LinearFixture.Floats(300 * 320, 2);
@@ -84,9 +84,9 @@ public class LinearTests
     }
 
     [Test]
-    public void Parts_of_different_forms_follow_each_other_in_the_order_given([Values] bool shuffle)
+    public void Parts_of_different_forms_follow_each_other_in_the_order_given([Values] bool shuffle, [Values("", "CUDA")] string lanes)
     {
-        using var f = new LinearFixture(256, [(DType.Q4_K, 33), (DType.Q6_K, 1), (DType.F16, 16), (DType.Q4_K, 7)], shuffle: shuffle);
+        using var f = new LinearFixture(256, [(DType.Q4_K, 33), (lanes == "CUDA" ? DType.Q8_0 : DType.Q6_K, 1), (DType.F16, 16), (DType.Q4_K, 7)], shuffle: shuffle, lanes: lanes);
         Assert.That((f.Weight.Rows, f.Weight.Columns), Is.EqualTo((57, 256)));
         var input = LinearFixture.Floats(6 * 256, 2);
         Check(f, input, null, Epilogue.None, f.Linear(input, null, Epilogue.None));

@@ -6,11 +6,11 @@ public class PatchesTests
 {
     [Test]
     public void Each_patch_is_projected_and_placed(
-        [Values(DType.F32, DType.BF16)] DType type, [Values(12, 14)] int size, [Values] bool classToken, [Values] bool hasBias, [Values(1, 3)] int channels)
+        [Values(DType.F32, DType.BF16)] DType type, [Values(12, 14)] int size, [Values] bool classToken, [Values] bool hasBias, [Values(1, 3)] int channels, [Values("", "CUDA")] string lanes)
     {
         const int Patch = 4, Width = 19, Images = 2; // 14 = 3 patches and a rest that belongs to none
         var area = channels * Patch * Patch;
-        using var f = new LinearFixture(area, [(type, Width)], 2);
+        using var f = new LinearFixture(area, [(type, Width)], 2, lanes);
         var (side, first) = (size / Patch, classToken ? 1 : 0);
         var length = side * side + first;
         float[] pixels = LinearFixture.Floats(Images * channels * size * size, 5), bias = LinearFixture.Floats(Width, 6),

@@ -2,6 +2,7 @@ using System.Runtime.InteropServices;
 using Trimtab.Kernels;
 using Trimtab.Kernels.Cpu;
 using Trimtab.Kernels.Reference;
+using Trimtab.Tests.Cuda;
 
 namespace Trimtab.Tests.Kernels;
 
@@ -12,6 +13,16 @@ internal static class ReferenceDevicePair
     public static readonly Device[] Devices = [new ReferenceDevice(), new CpuDevice(1), new CpuDevice(2), new CpuDevice(3)];
 
     public static Device Oracle => Devices[0];
+
+    /// <summary>
+    /// Devices to test, the oracle first: "cpu", with 1 to 3 threads; "cuda", summing in one order for any batch and in the fastest ones.
+    /// </summary>
+    public static Device[] All(string kind) => kind == "cpu"
+        ? Devices
+        : [Oracle, EmulatedCuda.Get(batchInvariant: true, blocking: true), EmulatedCuda.Get(blocking: true)];
+
+    /// <summary>Those of them that promise the same bits in any batch.</summary>
+    public static Device[] Exact(string kind) => kind == "cpu" ? Devices[1..] : All(kind)[1..2];
 
     public static float[] Noise(int count, int seed, float size = 1)
     {

@@ -3,8 +3,15 @@ using static Trimtab.Tests.Kernels.ReferenceDevicePair;
 
 namespace Trimtab.Tests.Kernels;
 
-public class RopeStoreTests
+[TestFixture("cpu")]
+[TestFixture("cuda")]
+public class RopeStoreTests(string kind)
 {
+    private Device[] _devices = null!, _exact = null!;
+
+    [OneTimeSetUp]
+    public void Open() => (_devices, _exact) = (All(kind), Exact(kind));
+
     private sealed record Result(float[] Qkv, float[] Keys, float[] Values);
 
     private static Result Run(Device device, Heads heads, float[] qkv, float[] rotary, int rotated, int[] rows, int cacheRows)
@@ -28,8 +35,8 @@ public class RopeStoreTests
             var rotary = Noise(tokens * rotated, 2);
             int[] rows = [.. Enumerable.Range(0, tokens).Select(t => (t * 7 + 3) % 24)];
             var expected = Run(Oracle, heads, qkv, rotary, rotated, rows, 24);
-            var first = Run(Devices[1], heads, qkv, rotary, rotated, rows, 24);
-            foreach (var device in Devices[1..])
+            var first = Run(_devices[1], heads, qkv, rotary, rotated, rows, 24);
+            foreach (var device in _devices[1..])
             {
                 var actual = Run(device, heads, qkv, rotary, rotated, rows, 24);
                 Close(actual.Qkv, expected.Qkv, 1e-6, $"qkv, {rotated} rotated");
@@ -60,7 +67,7 @@ public class RopeStoreTests
         }
         var expected = Run(Oracle);
         var step = type == DType.U8 ? 1 : 1 / 128f;
-        foreach (var device in Devices[1..])
+        foreach (var device in _devices[1..])
         {
             var actual = Run(device);
             Close(actual.Scales, expected.Scales, 1e-6, "scales");
@@ -77,7 +84,7 @@ public class RopeStoreTests
     {
         var heads = new Heads(2, 1, 8, 1);
         var qkv = new float[heads.Columns];
-        foreach (var device in Devices)
+        foreach (var device in _devices)
         {
             Assert.That(() => Run(device, heads, qkv, new float[8], 8, [12], 12), Throws.ArgumentException.With.Message.Contains("store row 12 of 12"));
             Assert.That(() => Run(device, heads, qkv, new float[8], 8, [-1], 12), Throws.ArgumentException);

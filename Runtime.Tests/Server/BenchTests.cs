@@ -55,6 +55,26 @@ public class BenchTests
         Assert.That(Run(args).Output, Does.Contain("| AttendPaged").And.Contain("| outside the device"));
     }
 
+    /// <summary>A step of LLaVA-1.5-7B on paper: its matrices are read once, and data sheets say for how long.</summary>
+    [Test]
+    public void A_plan_adds_up_what_data_sheets_allow()
+    {
+        var spec = Trimtab.Model.SyntheticModel.Parse("7b-bf16").Open().Spec.Text;
+        var decode = new Trimtab.Server.Benchmarks.GpuPlan(spec, Trimtab.Kernels.DType.BF16, 1, 768);
+        var ops = decode.Ops(false);
+        Assert.That(ops.Sum(o => o.Bytes), Is.EqualTo(2 * 6.607e9 + 2.0 * 32 * 768 * 2 * 4096).Within(1).Percent); // weights without the table, keys and values
+        Assert.That(ops.Where(o => o.Op.StartsWith("Linear", StringComparison.Ordinal)).Sum(o => o.Flops), Is.EqualTo(2 * 6.607e9).Within(1).Percent);
+        var h100 = Trimtab.Server.Benchmarks.GpuSheet.All[0];
+        var (plain, steered) = (Trimtab.Server.Benchmarks.GpuPlan.Seconds(ops, h100), Trimtab.Server.Benchmarks.GpuPlan.Seconds(decode.Ops(true), h100));
+        Assert.That(1 / plain, Is.InRange(200, 253)); // 3.35 TB/s over 13.2 GB
+        Assert.That(steered / plain - 1, Is.InRange(0, 0.001));
+        Assert.That(new Trimtab.Server.Benchmarks.GpuPlan(spec, Trimtab.Kernels.DType.BF16, 512, 0).Ops(false).Sum(o => o.Flops), Is.EqualTo(2 * 512 * 6.476e9).Within(3).Percent);
+        var (code, output, error) = Run("--device", "cuda", "--plan", "--synthetic", "7b-bf16", "--depth", "768");
+        Assert.That(code, Is.Zero, error);
+        Assert.That(output, Does.Contain("decoding, 1 sequence at context 768").And.Contain("a prompt of 512 tokens").And.Contain("| H100 SXM |").And.Contain("Nothing here was measured"));
+        Assert.That(Run("--plan", "--synthetic", "7b-bf16").Code, Is.EqualTo(2));
+    }
+
     [Test]
     public void Vectors_are_made_up_that_fit_the_model()
     {

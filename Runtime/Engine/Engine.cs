@@ -34,6 +34,9 @@ public sealed partial class Engine : IDisposable
     private readonly EngineOptions _options;
     private readonly Lock _lock = new();
     private EngineStatistics _counts, _statistics;
+    private static int created;
+    private readonly int _id = Interlocked.Increment(ref created);
+    private readonly Action _forward;
     private long _arrivals;
 
     /// <summary>Makes an engine over a loaded network.</summary>
@@ -60,6 +63,7 @@ public sealed partial class Engine : IDisposable
         _step = new(network.Device, network.Decoder, _batch, maxCaptures: options.MaxSequences); // a prompt has one last token
         _bank = new(network.Device, text.Layers, text.HiddenSize);
         _features = new(network.Device, ContextLength + options.CachedImages * (network.Vision?.Spec.Features ?? 0), text.HiddenSize, 1 + text.AddedLayers);
+        _forward = () => _network.Decoder.Forward(_step, _cache, _features.Features, _bank.Vectors);
         _logits = new float[samples * text.VocabularySize];
         _products = new float[options.MaxSequences * 2 * text.Layers];
         _endIds = [.. text.EosIds, .. endIds ?? []];
@@ -154,7 +158,7 @@ public sealed partial class Engine : IDisposable
         Fill();
         _counts = _counts with { SchedulingSeconds = _counts.SchedulingSeconds + Seconds(start) - (_counts.ImageSeconds - encoding) };
         _step.Upload(_batch);
-        _network.Decoder.Forward(_step, _cache, _features.Features, _bank.Vectors);
+        Forward();
         Deliver();
         Retire();
         _counts = _counts with
@@ -166,6 +170,19 @@ public sealed partial class Engine : IDisposable
         };
         Report();
         return true;
+    }
+
+    /// <summary>
+    /// The forward pass. A step that only decodes comes again with the same shapes: the device may keep it as a graph. The key stands for
+    /// all that is not data; tensors that are replaced (the bank's, as it grows) free their memory, which the device sees itself.
+    /// </summary>
+    private void Forward()
+    {
+        if (_batch.Tokens == _batch.Sequences && _batch.Tokens < 1 << 14)
+            _network.Device.Replay((long)_id << 32 | (long)_batch.Tokens << 16 | (long)_batch.Samples << 2
+                | (_features.Features.IsNone ? 0L : 1) | (_bank.Vectors.IsNone ? 0L : 2), _forward);
+        else
+            _forward();
     }
 
     /// <summary>Ends every sequence with an error and frees what they held.</summary>

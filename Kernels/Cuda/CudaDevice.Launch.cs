@@ -1,0 +1,153 @@
+using static Trimtab.Kernels.Cuda.Driver;
+
+namespace Trimtab.Kernels.Cuda;
+
+public sealed unsafe partial class CudaDevice
+{
+    private const int DefaultShared = 48 << 10;
+
+    private readonly Dictionary<long, Recorded> _graphs = [];
+    private string _lastOp = "";
+    private bool _capturing;
+    private int _generation; // changes when memory is freed that a graph may know
+
+    private sealed class Recorded
+    {
+        public CudaGraphExec? Executable;
+        public int Generation;
+    }
+
+    /// <summary>Steps that ran as a captured graph, and graphs that had to be captured for them.</summary>
+    internal (long Replayed, long Captured) GraphCounts { get; private set; }
+
+    /// <summary>
+    /// Runs a step. The first of its key runs as it is, which compiles its kernels and grows what grows; the second is captured, and from
+    /// then on a step is one launch. The caller's key stands for all that the step's ops are told (shapes, tensors); what lies in the
+    /// tensors may change. When memory was freed meanwhile, the graph is captured again.
+    /// </summary>
+    public override void Replay(long key, Action record)
+    {
+        Enter();
+        if (!_graphs.TryGetValue(key, out var recorded))
+        {
+            _graphs.Add(key, new());
+            record();
+            return;
+        }
+        if (recorded.Executable is null || recorded.Generation != _generation)
+            Capture(recorded, record);
+        GraphCounts = (GraphCounts.Replayed + 1, GraphCounts.Captured);
+        _lastOp = "a captured step";
+        cuGraphLaunch(recorded.Executable!.Value, _stream.Value).Check("cuGraphLaunch");
+    }
+
+    private void Capture(Recorded recorded, Action record)
+    {
+        cuStreamBeginCapture(_stream.Value, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).Check("cuStreamBeginCapture");
+        _capturing = true;
+        nint graph = 0;
+        try
+        {
+            record();
+        }
+        catch
+        {
+            _capturing = false;
+            if (cuStreamEndCapture(_stream.Value, out graph) == CUresult.CUDA_SUCCESS && graph != 0)
+                _ = cuGraphDestroy(graph);
+            throw;
+        }
+        _capturing = false;
+        cuStreamEndCapture(_stream.Value, out graph).Check("cuStreamEndCapture");
+        try
+        {
+            CUgraphExecUpdateResultInfo info;
+            if (recorded.Executable is { } old && cuGraphExecUpdate(old.Value, graph, &info) != CUresult.CUDA_SUCCESS)
+            {
+                old.Dispose();
+                recorded.Executable = null;
+            }
+            if (recorded.Executable is null)
+            {
+                cuGraphInstantiateWithFlags(out var executable, graph, 0).Check("cuGraphInstantiateWithFlags");
+                recorded.Executable = new(executable);
+            }
+            recorded.Generation = _generation;
+            GraphCounts = (GraphCounts.Replayed, GraphCounts.Captured + 1);
+        }
+        finally
+        {
+            _ = cuGraphDestroy(graph);
+        }
+    }
+
+    /// <summary>A kernel, compiled and loaded at its first use.</summary>
+    private nint Kernel(string file, string name, DType? form = null)
+    {
+        if (_kernels.TryGetValue((file, name, form), out var function))
+            return function;
+        if (_capturing)
+            throw new InvalidOperationException($"a step that is being recorded meets a kernel that its first run did not: {name}");
+        var program = form is { } f ? $"{file} {f}" : file;
+        if (!_modules.TryGetValue(program, out var module))
+        {
+            List<string> defines = ActivationType == DType.BF16 ? ["ACT_BF16"] : [];
+            if (form is { } type)
+                defines.Add($"FORM={CudaForms.Number(type)}");
+            byte[] image;
+            try
+            {
+                image = _compiler.Compile(file, CudaSources.Text(file), [.. defines]);
+            }
+            catch (DllNotFoundException e)
+            {
+                throw new CudaException(e.Message, e);
+            }
+            nint loaded;
+            fixed (byte* p = image)
+                cuModuleLoadData(out loaded, p).Check($"cuModuleLoadData of {program}");
+            _modules.Add(program, module = new(loaded));
+        }
+        cuModuleGetFunction(out function, module.Value, name).Check($"cuModuleGetFunction {name} of {program}");
+        _kernels.Add((file, name, form), function);
+        return function;
+    }
+
+    /// <summary>Queues a kernel.</summary>
+    /// <param name="op">The op and its shapes, for messages.</param>
+    /// <param name="kernel">From <see cref="Kernel"/>.</param>
+    /// <param name="grid">Blocks.</param>
+    /// <param name="threads">Threads a block.</param>
+    /// <param name="shared">Bytes of dynamic shared memory.</param>
+    /// <param name="parameters">The kernel's struct.</param>
+    private void Launch<T>(string op, nint kernel, (int X, int Y, int Z) grid, int threads, long shared, T parameters) where T : unmanaged
+    {
+        if (grid.X == 0 || grid.Y == 0 || grid.Z == 0)
+            return;
+        if (shared > DefaultShared)
+        {
+            if (shared > _sharedLimit)
+                throw new NotSupportedException($"{op} needs {shared} bytes of shared memory; this GPU's blocks have {_sharedLimit}");
+            cuFuncSetAttribute(kernel, CUfunction_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES, (int)shared).Check($"{op}: cuFuncSetAttribute");
+        }
+        var config = new CUlaunchConfig
+        {
+            gridDimX = (uint)grid.X,
+            gridDimY = (uint)grid.Y,
+            gridDimZ = (uint)grid.Z,
+            blockDimX = (uint)threads,
+            blockDimY = 1,
+            blockDimZ = 1,
+            sharedMemBytes = (uint)shared,
+            hStream = _stream.Value,
+        };
+        var size = (nuint)sizeof(T);
+        var extra = stackalloc nint[] { CU_LAUNCH_PARAM_BUFFER_POINTER, (nint)(&parameters), CU_LAUNCH_PARAM_BUFFER_SIZE, (nint)(&size), 0 };
+        _lastOp = op;
+        var result = cuLaunchKernelEx(&config, kernel, null, extra);
+        if (result != CUresult.CUDA_SUCCESS)
+            throw CudaException.Of(result, $"{op}: grid ({grid.X}, {grid.Y}, {grid.Z}) of {threads} threads, {shared} bytes shared");
+        if (_options.Blocking && !_capturing)
+            Wait();
+    }
+}

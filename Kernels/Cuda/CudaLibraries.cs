@@ -1,0 +1,54 @@
+using System.Reflection;
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+
+namespace Trimtab.Kernels.Cuda;
+
+/// <summary>Finds the files behind <see cref="Driver"/> and <see cref="Nvrtc"/>.</summary>
+internal static class CudaLibraries
+{
+    /// <summary>Names a driver to load in place of the system's: the tests' emulated one, say.</summary>
+    public const string DriverVariable = "TRIMTAB_CUDA_DRIVER";
+
+    /// <summary>Names an NVRTC to load in place of the system's.</summary>
+    public const string NvrtcVariable = "TRIMTAB_NVRTC";
+
+    /// <summary>The files tried for a library, in order.</summary>
+    public static IEnumerable<string> Candidates(string library, bool windows, Func<string, string?> environment)
+    {
+        var variable = library == Driver.Library ? DriverVariable : NvrtcVariable;
+        if (environment(variable) is { Length: > 0 } named)
+            return [named];
+        if (library == Driver.Library)
+            return windows ? ["nvcuda.dll"] : ["libcuda.so.1", "libcuda.so"];
+        // Of the toolkit's folder only what it says itself; the loader searches the system's own.
+        string[] names = windows
+            ? ["nvrtc64_130_0.dll", "nvrtc64_120_0.dll"]
+            : ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
+        var home = environment("CUDA_PATH") ?? environment("CUDA_HOME") ?? (windows ? null : "/usr/local/cuda");
+        return home is null ? names : [.. names, .. names.Select(name => Path.Combine(home, windows ? "bin" : "lib64", name))];
+    }
+
+    /// <summary>What is to be said where a library is missing.</summary>
+    public static string Missing(string library) => library == Driver.Library
+        ? $"no CUDA driver was found (tried {Tried(library)}): this machine has no NVIDIA GPU, or its driver is not installed"
+        : $"no NVRTC was found (tried {Tried(library)}): install the CUDA toolkit's NVRTC, version 12 or 13, or name the file in {NvrtcVariable}";
+
+    private static string Tried(string library) =>
+        string.Join(", ", Candidates(library, OperatingSystem.IsWindows(), Environment.GetEnvironmentVariable));
+
+    static CudaLibraries() => NativeLibrary.SetDllImportResolver(typeof(CudaLibraries).Assembly, Resolve);
+
+    /// <summary>Has the declarations resolved here. To be called before the first of them is.</summary>
+    public static void Register() => RuntimeHelpers.RunClassConstructor(typeof(CudaLibraries).TypeHandle);
+
+    private static nint Resolve(string library, Assembly assembly, DllImportSearchPath? path)
+    {
+        if (library is not (Driver.Library or Nvrtc.Library))
+            return 0;
+        foreach (var candidate in Candidates(library, OperatingSystem.IsWindows(), Environment.GetEnvironmentVariable))
+            if (NativeLibrary.TryLoad(candidate, out var handle))
+                return handle;
+        throw new DllNotFoundException(Missing(library));
+    }
+}

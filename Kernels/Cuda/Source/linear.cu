@@ -1,0 +1,69 @@
+// Few tokens: a warp a weight row, read once for up to 16 tokens. What bounds it is the weights' way from memory, so each lane has 128-bit
+// loads of several chunks under way. A row's sum is taken in the same order whatever else is computed beside it.
+#include "common.cuh"
+#include "forms.cuh"
+#include "linear.cuh"
+
+#define WARPS 8
+
+template <int most_tokens, bool gated> inline void linear_rows(const LinearParameters& p)
+{
+    const i32 lane = threadIdx.x & 31, row = blockIdx.x * WARPS + (threadIdx.x >> 5), first = blockIdx.y * most_tokens;
+    const i32 tokens = least(most_tokens, p.tokens - first);
+    if (row >= p.rows)
+        return;
+    const Matrix m = { p.elements, p.scales, p.elementStride, p.scaleStride };
+    const act* input = p.input + (i64)first * p.columns;
+    const bool wide = wide_rows(p.input, p.columns);
+    float sum[most_tokens], value[gated ? most_tokens : 1];
+#pragma unroll
+    for (i32 t = 0; t < most_tokens; t++)
+        sum[t] = value[gated ? t : 0] = 0;
+#pragma unroll (most_tokens <= 2 ? 2 : 1) // more tokens have loads enough under way, and code enough
+    for (i32 k = lane * CHUNK; k < p.columns; k += 32 * CHUNK)
+    {
+        float w[CHUNK], v[gated ? CHUNK : 1];
+        load_weights(m, row, k, w);
+        if (gated)
+            load_weights(m, row + p.gate, k, v);
+#pragma unroll
+        for (i32 t = 0; t < most_tokens; t++)
+        {
+            if (t >= tokens)
+                break;
+#pragma unroll
+            for (i32 i = 0; i < CHUNK; i += 8)
+            {
+                float x[8];
+                load_act8(input + (i64)t * p.columns, k + i, p.columns, wide, x);
+#pragma unroll
+                for (i32 j = 0; j < 8; j++)
+                {
+                    sum[t] = fmaf(w[i + j], x[j], sum[t]);
+                    if (gated)
+                        value[t] = fmaf(v[i + j], x[j], value[t]);
+                }
+            }
+        }
+    }
+#pragma unroll
+    for (i32 t = 0; t < most_tokens; t++)
+    {
+        if (t >= tokens)
+            break;
+        const float s = warp_sum(sum[t]), v = gated ? warp_sum(value[t]) : 0;
+        if (lane == t)
+            store_output(p, first + t, row, s, v);
+    }
+}
+
+KERNEL(linear_1, LinearParameters, 256) { linear_rows<1, false>(p); }
+KERNEL(linear_2, LinearParameters, 256) { linear_rows<2, false>(p); }
+KERNEL(linear_4, LinearParameters, 256) { linear_rows<4, false>(p); }
+KERNEL(linear_8, LinearParameters, 256) { linear_rows<8, false>(p); }
+KERNEL(linear_16, LinearParameters, 256) { linear_rows<16, false>(p); }
+KERNEL(linear_gated_1, LinearParameters, 256) { linear_rows<1, true>(p); }
+KERNEL(linear_gated_2, LinearParameters, 256) { linear_rows<2, true>(p); }
+KERNEL(linear_gated_4, LinearParameters, 256) { linear_rows<4, true>(p); }
+KERNEL(linear_gated_8, LinearParameters, 256) { linear_rows<8, true>(p); }
+KERNEL(linear_gated_16, LinearParameters, 256) { linear_rows<16, true>(p); }

@@ -1,0 +1,109 @@
+using System.Globalization;
+using Trimtab.Kernels;
+using Trimtab.Model;
+
+namespace Trimtab.Server.Benchmarks;
+
+/// <summary>A GPU's data sheet.</summary>
+/// <param name="Name">As it is sold.</param>
+/// <param name="Bandwidth">Bytes a second from its memory.</param>
+/// <param name="Flops">Dense bfloat16 operations a second with float sums.</param>
+/// <param name="Memory">Bytes.</param>
+internal sealed record GpuSheet(string Name, double Bandwidth, double Flops, double Memory)
+{
+    public static readonly GpuSheet[] All =
+    [
+        new("H100 SXM", 3.35e12, 989e12, 80e9), new("A100 SXM 80 GB", 2.039e12, 312e12, 80e9), new("L40S", 0.864e12, 362e12, 48e9), new("RTX 4090", 1.008e12, 165e12, 24e9),
+    ];
+}
+
+/// <summary>Launches of one kind in a step.</summary>
+/// <param name="Op">The op, and of a matrix which.</param>
+/// <param name="Launches">How many.</param>
+/// <param name="Bytes">Bytes that all of them move.</param>
+/// <param name="Flops">Operations of all of them.</param>
+internal sealed record PlannedOp(string Op, int Launches, double Bytes, double Flops)
+{
+    /// <summary>What the data sheet allows: the slower of memory and arithmetic.</summary>
+    public double Seconds(GpuSheet gpu) => Math.Max(Bytes / gpu.Bandwidth, Flops / gpu.Flops);
+}
+
+/// <summary>
+/// A step of the CUDA device on paper: the launches, what each must move and compute at least, and what a data sheet allows for it. A real
+/// run is held against it. bfloat16 activations and caches.
+/// </summary>
+internal sealed class GpuPlan
+{
+    /// <summary>From one kernel's end to the next one's start inside a graph: an assumption, not a measurement.</summary>
+    public const double Gap = 1e-6;
+
+    private const int Activation = 2;
+
+    private readonly TextSpec _spec;
+    private readonly double _perWeight;
+    private readonly int _tokens, _context;
+
+    /// <param name="spec">The decoder.</param>
+    /// <param name="form">Form of its matrices.</param>
+    /// <param name="tokens">Tokens in the step: sequences that decode, or a prompt's length.</param>
+    /// <param name="context">Positions that a decoding token looks at; 0 for a prompt, whose tokens look at those before them.</param>
+    public GpuPlan(TextSpec spec, DType form, int tokens, int context)
+        => (_spec, _perWeight, _tokens, _context) = (spec, (double)form.BlockBytes() / form.BlockSize(), tokens, context);
+
+    /// <summary>The step's launches. Steered: every token by its own vector, with its projections observed.</summary>
+    public IReadOnlyList<PlannedOp> Ops(bool steered)
+    {
+        var (l, d, t) = (_spec.Layers, _spec.HiddenSize, _tokens);
+        int qkv = (_spec.Heads + 2 * _spec.KeyValueHeads) * _spec.HeadDimension, heads = _spec.Heads * _spec.HeadDimension, kv = 2 * _spec.KeyValueHeads * _spec.HeadDimension;
+        // A prompt's tokens see half of it on average; up to 64 tokens read a key together.
+        double seen = _context > 0 ? _context : (t + 1) / 2.0, reads = _context > 0 ? t * seen : Math.Ceiling(t / 64.0) * seen;
+        double row = (double)t * d * Activation;
+        var samples = _context > 0 ? t : 1;
+        return
+        [
+            new("Embed", 1, 2 * row, 0),
+            new("Norm", 1, 2 * row, 0),
+            Matrix("Linear qkv", l, qkv, d, t),
+            new("RopeStore", l, l * (2.0 * t * qkv * Activation), 0),
+            new("AttendPaged", _context > 0 ? 2 * l : l, l * (reads * kv * Activation + 2.0 * t * heads * Activation), l * 4.0 * t * seen * heads),
+            Matrix("Linear output", l, d, heads, t),
+            new("ResidualNorm", l, l * 4 * row, 0),
+            Matrix("Linear gate, up", l, 2 * _spec.IntermediateSize, d, t, gated: true),
+            Matrix("Linear down", l, d, _spec.IntermediateSize, t),
+            new("ResidualNorm, junction", l, l * (4 * row + (steered ? 4.0 * samples * d : 0)), 0),
+            new("TakeRows", 1, 2.0 * samples * d * Activation, 0),
+            Matrix("Linear head", 1, _spec.VocabularySize, d, samples),
+        ];
+    }
+
+    private PlannedOp Matrix(string op, int launches, int rows, int columns, int tokens, bool gated = false)
+        => new(op, launches, launches * ((double)rows * columns * _perWeight + (double)tokens * (columns + (gated ? rows / 2 : rows)) * Activation), launches * 2.0 * rows * columns * tokens);
+
+    /// <summary>Seconds of a step: each op at its roofline, and a gap for each launch.</summary>
+    public static double Seconds(IReadOnlyList<PlannedOp> ops, GpuSheet gpu) => ops.Sum(op => op.Seconds(gpu) + op.Launches * Gap);
+
+    /// <summary>Writes the plan as Markdown tables.</summary>
+    public void Write(TextWriter output, string model)
+    {
+        var (plain, steered) = (Ops(false), Ops(true));
+        var kind = _context > 0 ? $"decoding, {_tokens} sequence{(_tokens == 1 ? "" : "s")} at context {_context}" : $"a prompt of {_tokens} tokens";
+        output.WriteLine($"{model}: {kind}. Least time by each GPU's data sheet, plus {Gap * 1e6:0.#} µs between launches (assumed). Nothing here was measured.");
+        output.WriteLine();
+        output.WriteLine($"| op | launches | MB | GFLOP | {string.Join(" | ", GpuSheet.All.Select(g => $"{g.Name}, µs"))} |");
+        output.WriteLine($"|---|---|---|---|{string.Concat(GpuSheet.All.Select(_ => "---|"))}");
+        foreach (var op in plain)
+            output.WriteLine(Row(op.Op, op.Launches, op.Bytes, op.Flops, op.Seconds));
+        output.WriteLine(Row("step", plain.Sum(o => o.Launches), plain.Sum(o => o.Bytes), plain.Sum(o => o.Flops), g => Seconds(plain, g)));
+        output.WriteLine();
+        output.WriteLine("| GPU | tokens/s | steered | tax |");
+        output.WriteLine("|---|---|---|---|");
+        foreach (var gpu in GpuSheet.All)
+        {
+            var (without, with) = (Seconds(plain, gpu), Seconds(steered, gpu));
+            output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"| {gpu.Name} | {_tokens / without:F0} | {_tokens / with:F0} | {with / without - 1:P2} |"));
+        }
+    }
+
+    private static string Row(string name, int launches, double bytes, double flops, Func<GpuSheet, double> seconds) => string.Create(CultureInfo.InvariantCulture,
+        $"| {name} | {launches} | {bytes / 1e6:F1} | {flops / 1e9:F2} | {string.Join(" | ", GpuSheet.All.Select(g => (seconds(g) * 1e6).ToString("F1", CultureInfo.InvariantCulture)))} |");
+}

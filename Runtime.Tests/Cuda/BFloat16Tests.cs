@@ -1,0 +1,169 @@
+using Trimtab.Kernels;
+using Trimtab.Tests.Kernels;
+using static Trimtab.Tests.Kernels.ReferenceDevicePair;
+
+namespace Trimtab.Tests.Cuda;
+
+/// <summary>
+/// The ops with bfloat16 activations, as a GPU runs them: inputs are of that type, so the oracle sees the same numbers; an output is
+/// rounded once, to 1 part in 256, and inside sums are floats.
+/// </summary>
+public class BFloat16Tests
+{
+    private const double Rounding = 1 / 250.0;
+
+    private static Device Gpu => EmulatedCuda.Get(DType.BF16, blocking: true);
+
+    private static float[] Rounded(float[] values)
+    {
+        var bytes = new byte[2 * values.Length];
+        var result = new float[values.Length];
+        Blocks.Quantize(DType.BF16, values, bytes);
+        Blocks.Dequantize(DType.BF16, bytes, result);
+        return result;
+    }
+
+    private static unsafe Weight Pack(Device device, DType type, byte[] bytes, int rows, int columns)
+    {
+        fixed (byte* p = bytes)
+            return device.Pack(new WeightData(type, rows, columns, (nint)p));
+    }
+
+    private static float[] Linear(Device device, DType type, byte[] bytes, int rows, int columns, float[] input, float[]? bias, Epilogue epilogue)
+    {
+        using var weight = Pack(device, type, bytes, rows, columns);
+        var outputs = epilogue is Epilogue.SiluGate or Epilogue.GeluTanhGate ? rows / 2 : rows;
+        var output = device.Activations(new float[input.Length / columns * outputs], outputs);
+        device.Linear(output, device.Activations(input, columns), weight, bias is null ? default : device.Floats(bias, rows), epilogue);
+        return device.Get(output);
+    }
+
+    private static byte[] AsBFloat16(DType type, byte[] bytes, int count)
+    {
+        var values = new float[count];
+        Blocks.Dequantize(type, bytes, values);
+        var result = new byte[2 * count];
+        Blocks.Quantize(DType.BF16, values, result);
+        return result;
+    }
+
+    /// <summary>Both ways through: a warp a row up to 16 tokens, tensor cores from 17 on, tiles cut off at every edge.</summary>
+    [TestCase(DType.F32), TestCase(DType.F16), TestCase(DType.BF16), TestCase(DType.Q8_0), TestCase(DType.Q4_0), TestCase(DType.Q4_1), TestCase(DType.Q4_K)]
+    public void Linear_is_the_oracles(DType type)
+    {
+        int[] widths = type.BlockSize() switch { 1 => [1, 9, 64, 136, 257], 32 => [32, 96, 288], _ => [256, 512] };
+        foreach (var columns in widths)
+            foreach (var (rows, tokens) in new[] { (1, 1), (18, 3), (66, 16), (1, 17), (66, 17), (130, 70) })
+                foreach (var epilogue in rows % 2 == 0 ? new[] { Epilogue.None, Epilogue.SiluGate } : [Epilogue.Gelu])
+                {
+                    var bytes = BlocksData.Random(type, rows, columns, new Random(columns + rows));
+                    var input = Rounded(Noise(tokens * columns, columns));
+                    var bias = tokens % 2 == 0 ? null : Noise(rows, 7);
+                    // Tensor cores see weights of other forms rounded to bfloat16.
+                    var expected = tokens > 16 && type != DType.BF16
+                        ? Linear(Oracle, DType.BF16, AsBFloat16(type, bytes, rows * columns), rows, columns, input, bias, epilogue)
+                        : Linear(Oracle, type, bytes, rows, columns, input, bias, epilogue);
+                    var actual = Linear(Gpu, type, bytes, rows, columns, input, bias, epilogue);
+                    Close(actual, expected, Rounding, $"{type} [{rows}, {columns}] of {tokens} tokens, {epilogue}");
+                }
+    }
+
+    [Test]
+    public void Residual_norm_steers_before_it_rounds([Values(7, 64, 257)] int columns)
+    {
+        const int Tokens = 5, Layers = 3;
+        float[] x = Rounded(Noise(Tokens * columns, 1, 2)), delta = Rounded(Noise(Tokens * columns, 2)), vectors = Noise(2 * Layers * columns, 3);
+        (float[] X, float[] Output, float[] Captures, float[] Products) Run(Device device)
+        {
+            Tensor tx = device.Activations(x, columns), output = device.Activations(new float[x.Length], columns);
+            Tensor captures = device.Floats(new float[2 * Layers * columns], columns), products = device.Floats(new float[4 * Layers], 2 * Layers);
+            device.ResidualNorm(tx, device.Activations(delta, columns), output, new(device.Floats(Noise(columns, 5), columns), default, 1e-5f, false), new(
+                2, Layers, device.Integers(0, -1, 1, -1, 0), device.Floats([1, 9, -2, 9, 0.5f], Tokens), device.Floats(vectors, columns),
+                device.Integers(-1, 0, 1, -1, -1), captures, device.Integers(0, -1, 1, -1, -1), products));
+            return (device.Get(tx), device.Get(output), device.Get(captures), device.Get(products));
+        }
+        var (actual, expected) = (Run(Gpu), Run(Oracle));
+        Close(actual.X, expected.X, Rounding, "x");
+        Close(actual.Output, expected.Output, Rounding, "output");
+        // What is captured and multiplied has not been rounded.
+        Close(actual.Captures, expected.Captures, 1e-6, "captures");
+        Close(actual.Products, expected.Products, 1e-4, "products");
+    }
+
+    [Test]
+    public void Attention_is_the_oracles([Values(1, 16, 40, 75)] int tokens, [Values(20, 64, 128)] int dimension, [Values(0, 24)] int window, [Values(DType.BF16, DType.U8)] DType type)
+    {
+        var heads = new Heads(4, 2, dimension, 1 / MathF.Sqrt(dimension));
+        var width = 2 * dimension;
+        const int Before = 300, Rows = 384;
+        var qkv = Rounded(Noise(tokens * heads.Columns, 1));
+        float[] keys = Rounded(Noise(Rows * width, 2)), values = Rounded(Noise(Rows * width, 3)), scales = Noise(Rows * 4, 4, 0.01f);
+        if (type == DType.U8)
+            (keys, values) = (Array.ConvertAll(keys, v => MathF.Round(128 + 60 * v)), Array.ConvertAll(values, v => MathF.Round(128 + 60 * v)));
+        float[] Run(Device device)
+        {
+            var stored = type == DType.BF16 ? device == Oracle ? DType.F64 : DType.BF16 : DType.U8;
+            var cache = new KvLayer(device.Of(stored, keys, width), device.Of(stored, values, width), 16, type == DType.U8 ? device.Floats(scales, 4) : default);
+            var output = device.Activations(new float[tokens * 4 * dimension], 4 * dimension);
+            device.AttendPaged(output, device.Activations(qkv, heads.Columns), cache, new(
+                device.Integers(new int[tokens]), device.Integers([.. Enumerable.Range(Before, tokens)]), default, device.Integers([.. Enumerable.Range(0, 24).Reverse()])), heads, window);
+            return device.Get(output);
+        }
+        Close(Run(Gpu), Run(Oracle), 1.5 * Rounding, "paged"); // the weights of values are rounded too
+        float[] Full(Device device)
+        {
+            var output = device.Activations(new float[tokens * 4 * dimension], 4 * dimension);
+            device.AttendFull(output, device.Activations(qkv, heads.Columns), tokens, heads);
+            return device.Get(output);
+        }
+        Close(Full(Gpu), Full(Oracle), 1.5 * Rounding, "full");
+    }
+
+    /// <summary>Tokens of several sequences side by side, decoding ones among chunks: every run of a tile walks over its own pages alone.</summary>
+    [Test]
+    public void Runs_of_sequences_share_a_tile_and_nothing_else([Values(0, 9)] int window)
+    {
+        var heads = new Heads(2, 1, 64, 0.125f);
+        (int Before, int New)[] sequences = [(0, 5), (40, 1), (100, 1), (3, 70), (20, 1), (0, 12)];
+        var (sequence, position, pages) = (new List<int>(), new List<int>(), new int[sequences.Length * 8]);
+        for (var s = 0; s < sequences.Length; s++)
+        {
+            for (var page = 0; page < 8; page++)
+                pages[s * 8 + page] = 16 * page < sequences[s].Before + sequences[s].New ? (s * 8 + page) * 5 % 48 : -3;
+            for (var i = 0; i < sequences[s].New; i++)
+            {
+                sequence.Add(s);
+                position.Add(sequences[s].Before + i);
+            }
+        }
+        var held = pages.Where(p => p >= 0).ToHashSet();
+        float[] Cache(int seed) => [.. Rounded(Noise(48 * 16 * 64, seed)).Select((v, i) => held.Contains(i / (16 * 64)) ? v : float.NaN)];
+        float[] qkv = Rounded(Noise(sequence.Count * heads.Columns, 1)), keys = Cache(2), values = Cache(3);
+        float[] Run(Device device)
+        {
+            var output = device.Activations(new float[sequence.Count * 128], 128);
+            device.AttendPaged(output, device.Activations(qkv, heads.Columns), new(device.Activations(keys, 64), device.Activations(values, 64), 16),
+                new(device.Integers([.. sequence]), device.Integers([.. position]), default, device.Table(pages, 8)), heads, window);
+            return device.Get(output);
+        }
+        Close(Run(Gpu), Run(Oracle), 1.5 * Rounding, "runs"); // the weights of values are rounded too
+    }
+
+    [Test]
+    public void Rotation_and_cache_are_the_oracles([Values(64, 20)] int dimension)
+    {
+        var heads = new Heads(4, 2, dimension, 1);
+        var (qkv, rotary) = (Rounded(Noise(3 * heads.Columns, 1)), Noise(3 * dimension, 2));
+        (float[], float[], float[]) Run(Device device)
+        {
+            var input = device.Activations(qkv, heads.Columns);
+            var cache = new KvLayer(device.Activations(new float[8 * 2 * dimension], 2 * dimension), device.Activations(new float[8 * 2 * dimension], 2 * dimension), 4);
+            device.RopeStore(input, device.Floats(rotary, dimension), cache, new(default, default, device.Integers(7, 0, 2), default), heads);
+            return (device.Get(input), device.Get(cache.Keys), device.Get(cache.Values));
+        }
+        var (actual, expected) = (Run(Gpu), Run(Oracle));
+        Close(actual.Item1, expected.Item1, Rounding, "qkv");
+        Close(actual.Item2, expected.Item2, Rounding, "keys");
+        Close(actual.Item3, expected.Item3, 0, "values");
+    }
+}
