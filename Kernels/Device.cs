@@ -153,6 +153,24 @@ public abstract class Device : IDisposable
     /// <exception cref="ArgumentException">Parts differ in their columns.</exception>
     public abstract Weight Pack(params ReadOnlySpan<WeightData> parts);
 
+    /// <summary>What every <see cref="Pack"/> asks of its parts.</summary>
+    private protected void CheckParts(ReadOnlySpan<WeightData> parts)
+    {
+        if (parts.IsEmpty)
+            throw new ArgumentException("Pack: a weight has at least one part");
+        foreach (var part in parts)
+        {
+            if (part.Columns != parts[0].Columns)
+                throw new ArgumentException($"Pack: parts have {parts[0].Columns} and {part.Columns} columns");
+            if (part.Rows <= 0 || part.Data == 0)
+                throw new ArgumentException($"Pack: a part [{part.Rows}, {part.Columns}] of {part.Type} without rows or data");
+            if (!Computes(part.Type, part.Columns))
+                throw new NotSupportedException($"Pack: {part.Type} weights of {part.Columns} columns are not computed as they are; convert them first");
+            if (part.RowOrder is { } order && (order.Length != part.Rows || Array.Exists(order, row => (uint)row >= (uint)part.Rows)))
+                throw new ArgumentException($"Pack: the row order of a part of {part.Rows} rows has {order.Length} entries or one outside the part");
+        }
+    }
+
     /// <summary>Whether weights of this form are computed as they are, with <paramref name="columns"/> input features.</summary>
     public abstract bool Computes(DType type, int columns);
 

@@ -10,19 +10,7 @@ public sealed unsafe partial class CudaDevice
     /// <inheritdoc/>
     public override Weight Pack(params ReadOnlySpan<WeightData> parts)
     {
-        if (parts.IsEmpty)
-            throw new ArgumentException("Pack: a weight has at least one part");
-        foreach (var part in parts)
-        {
-            if (part.Columns != parts[0].Columns)
-                throw new ArgumentException($"Pack: parts have {parts[0].Columns} and {part.Columns} columns");
-            if (part.Rows <= 0 || part.Data == 0)
-                throw new ArgumentException($"Pack: a part [{part.Rows}, {part.Columns}] of {part.Type} without rows or data");
-            if (!Computes(part.Type, part.Columns))
-                throw new NotSupportedException($"Pack: {part.Type} weights of {part.Columns} columns are not computed as they are; convert them first");
-            if (part.RowOrder is { } order && (order.Length != part.Rows || Array.Exists(order, row => (uint)row >= (uint)part.Rows)))
-                throw new ArgumentException($"Pack: the row order of a part of {part.Rows} rows has {order.Length} entries or one outside the part");
-        }
+        CheckParts(parts);
         var packed = new List<CudaPart>();
         for (int i = 0, first = 0; i < parts.Length;)
         {
