@@ -40,6 +40,8 @@ public sealed unsafe partial class CudaDevice
                 if (!junction.Captures.IsNone)
                     (p.Captures, p.CaptureRows) = (junction.Captures.At(), junction.Captures.Rows);
             }
+            if (!junction.Added.IsNone)
+                (p.Rows, p.Added, p.AddedRows) = (junction.Rows.At(), junction.Added.At(), junction.Added.Rows);
         }
         Norm(nameof(ResidualNorm), x, p, norm);
     }
@@ -60,7 +62,7 @@ public sealed unsafe partial class CudaDevice
     {
         Contract.RopeStore(ActivationType, qkv, rotary, cache, tokens, heads);
         Enter();
-        Launch(nameof(RopeStore), Kernel("rope.cu", "rope_store"), (qkv.Rows, heads.Query + 2 * heads.KeyValue, 1), 128, sizeof(float) * heads.Dimension,
+        Launch(nameof(RopeStore), Kernel("rope.cu", "rope_store"), (qkv.Rows, heads.Query + 2 * heads.KeyValue, 1), 128, 2 * sizeof(float) * heads.Dimension,
             new RopeParameters
             {
                 Qkv = qkv.At(),
@@ -70,6 +72,9 @@ public sealed unsafe partial class CudaDevice
                 Cache = Of(cache, heads),
                 Query = heads.Query,
                 Rotated = rotary.Columns,
+                QueryNorm = heads.QueryNorm.AtOrNone(),
+                KeyNorm = heads.KeyNorm.AtOrNone(),
+                NormEpsilon = heads.NormEpsilon,
             });
     }
 
@@ -105,7 +110,10 @@ public sealed unsafe partial class CudaDevice
             PageSize = cache.PageSize,
             Window = window,
             Scale = heads.Scale,
+            SoftCap = heads.SoftCap,
         };
+        if (!tokens.Span.IsNone)
+            (p.SpanFirst, p.SpanLast) = (tokens.Span.Slice(0, 1).At(), tokens.Span.Slice(1, 1).At());
         if (qkv.Rows > SkinnyTokens && !_options.BatchInvariant)
         {
             if (HasTensorCores(heads))
@@ -130,6 +138,8 @@ public sealed unsafe partial class CudaDevice
                 Qkv = p.Qkv + (nint)((long)first * qkv.Columns * element),
                 Sequence = p.Sequence + first * sizeof(int),
                 Position = p.Position + first * sizeof(int),
+                SpanFirst = p.SpanFirst == 0 ? 0 : p.SpanFirst + first * sizeof(int),
+                SpanLast = p.SpanLast == 0 ? 0 : p.SpanLast + first * sizeof(int),
                 Tokens = count,
             };
             Launch(nameof(AttendPaged), Kernel("attend.cu", "attend_split"), (p.Splits, heads.KeyValue, count), SplitPositions,
@@ -154,6 +164,7 @@ public sealed unsafe partial class CudaDevice
             Query = heads.Query,
             Length = length,
             Scale = heads.Scale,
+            SoftCap = heads.SoftCap,
         };
         if (HasTensorCores(heads))
             Launch(nameof(AttendFull), Kernel("attend_mma.cu", heads.Dimension <= 64 ? "attend_full_mma_64" : "attend_full_mma_128"),
@@ -183,5 +194,33 @@ public sealed unsafe partial class CudaDevice
             Columns = input.Columns,
             InputRows = input.Rows,
         });
+    }
+
+    /// <inheritdoc/>
+    public override void BlendRows(Tensor output, Tensor input, Tensor rows, Tensor weights)
+    {
+        Contract.BlendRows(ActivationType, output, input, rows, weights);
+        Enter();
+        Launch(nameof(BlendRows), Kernel("rows.cu", "blend_rows"), (output.Rows, 1, 1), 128, 0, new BlendParameters
+        {
+            Output = output.At(),
+            Input = input.At(),
+            Rows = rows.At(),
+            Weights = weights.At(),
+            Status = _status.Pointer,
+            Columns = input.Columns,
+            InputRows = input.Rows,
+            Terms = rows.Rows,
+            Count = output.Rows,
+        });
+    }
+
+    /// <inheritdoc/>
+    public override void SoftCap(Tensor x, float cap)
+    {
+        Contract.Expect(nameof(SoftCap), nameof(x), x, ActivationType, x.Rows, x.Columns);
+        Enter();
+        Launch(nameof(SoftCap), Kernel("rows.cu", "soft_cap"), ((int)Math.Min((x.Count + 255) / 256, 1 << 16), 1, 1), 256, 0,
+            new CapParameters { X = x.At(), Count = x.Count, Cap = cap });
     }
 }

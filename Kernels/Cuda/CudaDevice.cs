@@ -29,7 +29,7 @@ public sealed unsafe partial class CudaDevice : Device
     private readonly Dictionary<(string File, string Name, DType? Form), nint> _kernels = [];
     private readonly HashSet<nint> _storages = [];
     private readonly ConcurrentQueue<nint> _forgotten = new();
-    private readonly CudaStorage?[] _scratch = new CudaStorage?[3];
+    private readonly CudaStorage?[] _scratch = new CudaStorage?[4];
     private readonly int _sharedLimit;
     private int _staged; // bytes of the staging memory that copies under way read
     private bool _disposed;
@@ -98,6 +98,9 @@ public sealed unsafe partial class CudaDevice : Device
 
     /// <inheritdoc/>
     public override DType ActivationType => _options.ActivationType;
+
+    /// <inheritdoc/>
+    public override Abilities Abilities => Abilities.All;
 
     /// <inheritdoc/>
     public override bool Caches(DType type) => type == ActivationType || type is DType.BF16 or DType.U8;

@@ -56,6 +56,8 @@ inline unsigned __ballot_sync(unsigned mask, int predicate)
     return bits;
 }
 
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+
 inline unsigned atomicCAS(unsigned* p, unsigned expected, unsigned value)
 {
     const unsigned old = *p;

@@ -140,7 +140,8 @@ struct Status { u32 code; i32 value, count, extra; };
 
 enum StatusCode
 {
-    EMBED_ROW = 1, EMBED_FEATURE = 2, TAKE_ROW = 3, STORE_ROW = 4, STEER_SLOT = 5, CAPTURE_SLOT = 6, SEQUENCE = 7, POSITION = 8, PAGE = 9,
+    EMBED_ROW = 1, EMBED_FEATURE = 2, TAKE_ROW = 3, STORE_ROW = 4, STEER_SLOT = 5, CAPTURE_SLOT = 6, SEQUENCE = 7, POSITION = 8, PAGE = 9, SPAN = 10,
+    ADDED_ROW = 11, BLEND_ROW = 12, ROUTER_SCORE = 13,
 };
 
 inline void report(Status* status, u32 code, i32 value, i32 count, i32 extra = 0)
