@@ -36,6 +36,8 @@ public sealed unsafe partial class CudaDevice
         var many = StagingBytes / 2 / (elementStride + scaleStride + 128);
         if (many == 0)
             throw new NotSupportedException($"Pack: rows of {part.Columns} columns");
+        if (part.Type == DType.F8E4M3)
+            RefuseNaN(part);
         for (var first = 0; first < part.Rows; first += many)
         {
             var (begin, count) = (first, Math.Min(many, part.Rows - first));
@@ -46,15 +48,24 @@ public sealed unsafe partial class CudaDevice
                 nint te = (nint)pe, ts = (nint)ps;
                 Parallel.For(0, count, row =>
                 {
-                    var source = (byte*)part.Data + (long)(part.RowOrder?[begin + row] ?? begin + row) * rowBytes;
+                    var from = part.RowOrder?[begin + row] ?? begin + row;
+                    var source = (byte*)part.Data + (long)from * rowBytes;
                     CudaForms.Pack(part.Type, new(source, rowBytes), new((byte*)te + (long)row * elementStride, elementStride),
-                        new((byte*)ts + (long)row * scaleStride, scaleStride));
+                        new((byte*)ts + (long)row * scaleStride, scaleStride), part.ScaleOf(from));
                 });
             }
             Send(e, elements + (nint)((long)first * elementStride));
             if (scaleStride > 0)
                 Send(s, scales + (nint)((long)first * scaleStride));
         }
+    }
+
+    /// <summary>The kernels read all other codes of E4M3 as they are, and would take its NaN for 480.</summary>
+    private static void RefuseNaN(WeightData part)
+    {
+        for (var row = 0; row < part.Rows; row++)
+            if (new ReadOnlySpan<byte>((byte*)part.Data + (long)row * part.Columns, part.Columns).IndexOfAny((byte)0x7F, (byte)0xFF) is >= 0 and var column)
+                throw new ArgumentException($"Pack: element {column} of row {row} of an F8E4M3 weight [{part.Rows}, {part.Columns}] is no number");
     }
 
     /// <inheritdoc/>

@@ -1,4 +1,5 @@
 using Trimtab.Kernels;
+using Trimtab.Kernels.Cuda;
 using Trimtab.Tests.Kernels;
 using static Trimtab.Tests.Kernels.ReferenceDevicePair;
 
@@ -11,6 +12,8 @@ namespace Trimtab.Tests.Cuda;
 public class BFloat16Tests
 {
     private const double Rounding = 1 / 250.0;
+
+    private static DType[] Forms => CudaForms.All.ToArray();
 
     private static Device Gpu => EmulatedCuda.Get(DType.BF16, blocking: true);
 
@@ -48,8 +51,8 @@ public class BFloat16Tests
     }
 
     /// <summary>Both ways through: a warp a row up to 16 tokens, tensor cores from 17 on, tiles cut off at every edge.</summary>
-    [TestCase(DType.F32), TestCase(DType.F16), TestCase(DType.BF16), TestCase(DType.Q8_0), TestCase(DType.Q4_0), TestCase(DType.Q4_1), TestCase(DType.Q4_K)]
-    public void Linear_is_the_oracles(DType type)
+    [Test]
+    public void Linear_is_the_oracles([ValueSource(nameof(Forms))] DType type)
     {
         int[] widths = type.BlockSize() switch { 1 => [1, 9, 64, 136, 257], 32 => [32, 96, 288], _ => [256, 512] };
         foreach (var columns in widths)
