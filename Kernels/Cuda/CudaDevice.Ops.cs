@@ -1,3 +1,5 @@
+using System.Numerics;
+
 namespace Trimtab.Kernels.Cuda;
 
 public sealed unsafe partial class CudaDevice
@@ -213,6 +215,39 @@ public sealed unsafe partial class CudaDevice
             Terms = rows.Rows,
             Count = output.Rows,
         });
+    }
+
+    /// <inheritdoc/>
+    public override bool Draws => true;
+
+    /// <inheritdoc/>
+    public override void Draw(Tensor tokens, Tensor logits, in DrawMap map)
+    {
+        Contract.Draw(ActivationType, tokens, logits, map);
+        Enter();
+        int rows = logits.Rows, vocabulary = logits.Columns;
+        if (rows == 0)
+            return;
+        var count = (long)rows * vocabulary;
+        var memory = Scratch(4, count * (sizeof(ulong) + sizeof(float)) + rows * sizeof(float));
+        var p = new DrawParameters
+        {
+            Tokens = tokens.At(),
+            Logits = logits.At(),
+            Numbers = map.Numbers.At(),
+            Settings = map.Settings.At(),
+            Edits = map.Edits.At(),
+            Weights = memory,
+            Scores = memory + (nint)(count * sizeof(ulong)),
+            Highest = memory + (nint)(count * (sizeof(ulong) + sizeof(float))),
+            Status = _status.Pointer,
+            Vocabulary = vocabulary,
+            EditRows = map.Edits.Rows,
+            Shift = 61 - BitOperations.Log2((uint)vocabulary), // so that all weights together stay below 2^62
+        };
+        Launch(nameof(Draw), Kernel("draw.cu", "draw_scores"), (rows, 1, 1), 1024, 0, p);
+        Launch(nameof(Draw), Kernel("draw.cu", "draw_weights"), ((vocabulary + 1023) / 1024, rows, 1), 256, 0, p);
+        Launch(nameof(Draw), Kernel("draw.cu", "draw_tokens"), (rows, 1, 1), 1024, 0, p);
     }
 
     /// <inheritdoc/>

@@ -88,6 +88,13 @@ internal struct GateParameters
 }
 
 [StructLayout(LayoutKind.Sequential)]
+internal struct DrawParameters
+{
+    public nint Tokens, Logits, Numbers, Settings, Edits, Scores, Weights, Highest, Status;
+    public int Vocabulary, EditRows, Shift;
+}
+
+[StructLayout(LayoutKind.Sequential)]
 internal struct Cache
 {
     public nint Keys, Values, Scales;
@@ -135,6 +142,7 @@ internal struct Status
         11 => $"ResidualNorm: feature {Value} of {Count}",
         12 => $"BlendRows: row {Value} of {Count}",
         13 => $"Experts: a router's score of token {Value} of {Count} is no number",
+        14 => $"Draw: edit {Value} of {Count}, of row {Extra}, or its token is not there",
         _ => $"a kernel reported {Code}: {Value}, {Count}, {Extra}",
     };
 }
