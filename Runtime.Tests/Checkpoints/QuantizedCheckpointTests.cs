@@ -154,6 +154,19 @@ public class QuantizedCheckpointTests
     }
 
     [Test]
+    public void A_code_that_is_no_number_is_named_with_its_tensor()
+    {
+        var folder = Write("bad", Forms[7], "{\"quant_method\": \"compressed-tensors\", \"format\": \"float-quantized\", \"config_groups\": {}}");
+        var path = Path.Combine(folder, "model.safetensors");
+        var bytes = File.ReadAllBytes(path);
+        using (var checkpoint = Checkpoint.Open(path))
+            bytes[checkpoint.Tensors["model.layers.1.self_attn.o_proj.weight"].Offset] = 0x7F;
+        File.WriteAllBytes(path, bytes);
+        Assert.That(() => VisionLanguageModel.Open(folder, new() { Device = Trimtab.Tests.Cuda.EmulatedCuda.Get() }),
+            Throws.TypeOf<InvalidCheckpointException>().With.Message.Contains("model.layers.1.self_attn.o_proj.weight: ").And.Message.Contains("element 0 of row 0"));
+    }
+
+    [Test]
     public unsafe void What_is_no_number_and_scales_of_other_rows_are_refused()
     {
         var device = Trimtab.Tests.Cuda.EmulatedCuda.Get();

@@ -193,6 +193,11 @@ internal sealed partial class WeightLoader
             }
             return _device.Pack(data);
         }
+        catch (ArgumentException e)
+        {
+            var first = _roles[parts[0].Role];
+            throw new InvalidCheckpointException($"{first.File.Path}: {first.Info.Name}{(parts.Length > 1 ? " or one that is packed with it" : "")}: {e.Message}", e);
+        }
         finally
         {
             foreach (var part in open)
