@@ -195,11 +195,12 @@ public sealed partial class Engine
             var group = _identities.Of(sequence.Options.CacheGroup);
             sequence.Root = (group << 32) + (_network.Spec.Text.Rope.Kind == RopeKind.Dynamic ? prompt.Length : 0);
             sequence.Edit = _identities.Of(sequence.Options.Steering);
-            sequence.ImageNumbers = images.Count == 0 ? [] : [.. images.Select(image => _identities.Of(image.Content, group))];
+            sequence.ImageNumbers = images.Count == 0 ? [] : new long[images.Count]; // no query: its closure would be made in every call
             foreach (var token in prompt)
                 keys.Add(new(token, 0));
             for (var i = 0; i < images.Count; i++)
             {
+                sequence.ImageNumbers[i] = _identities.Of(images[i].Content, group);
                 for (var row = 0; row < images[i].Rows; row++)
                     keys[images[i].Start + row] = new(-1 - ((sequence.ImageNumbers[i] << 20) + row), 0);
             }
