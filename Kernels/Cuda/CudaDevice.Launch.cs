@@ -128,7 +128,7 @@ public sealed unsafe partial class CudaDevice
         {
             if (shared > _sharedLimit)
                 throw new NotSupportedException($"{op} needs {shared} bytes of shared memory; this GPU's blocks have {_sharedLimit}");
-            cuFuncSetAttribute(kernel, CUfunction_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES, (int)shared).Check($"{op}: cuFuncSetAttribute");
+            cuFuncSetAttribute(kernel, CUfunction_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES, (int)shared).Check("cuFuncSetAttribute");
         }
         var config = new CUlaunchConfig
         {

@@ -36,6 +36,8 @@ public sealed unsafe partial class CudaDevice
         var many = StagingBytes / 2 / (elementStride + scaleStride + 128);
         if (many == 0)
             throw new NotSupportedException($"Pack: rows of {part.Columns} columns");
+        if (part.Type == DType.F8E4M3)
+            RefuseNaN(part);
         for (var first = 0; first < part.Rows; first += many)
         {
             var (begin, count) = (first, Math.Min(many, part.Rows - first));
@@ -46,15 +48,24 @@ public sealed unsafe partial class CudaDevice
                 nint te = (nint)pe, ts = (nint)ps;
                 Parallel.For(0, count, row =>
                 {
-                    var source = (byte*)part.Data + (long)(part.RowOrder?[begin + row] ?? begin + row) * rowBytes;
+                    var from = part.RowOrder?[begin + row] ?? begin + row;
+                    var source = (byte*)part.Data + (long)from * rowBytes;
                     CudaForms.Pack(part.Type, new(source, rowBytes), new((byte*)te + (long)row * elementStride, elementStride),
-                        new((byte*)ts + (long)row * scaleStride, scaleStride));
+                        new((byte*)ts + (long)row * scaleStride, scaleStride), part.ScaleOf(from));
                 });
             }
             Send(e, elements + (nint)((long)first * elementStride));
             if (scaleStride > 0)
                 Send(s, scales + (nint)((long)first * scaleStride));
         }
+    }
+
+    /// <summary>The kernels read all other codes of E4M3 as they are, and would take its NaN for 480.</summary>
+    private static void RefuseNaN(WeightData part)
+    {
+        for (var row = 0; row < part.Rows; row++)
+            if (new ReadOnlySpan<byte>((byte*)part.Data + (long)row * part.Columns, part.Columns).IndexOfAny((byte)0x7F, (byte)0xFF) is >= 0 and var column)
+                throw new ArgumentException($"Pack: element {column} of row {row} of an F8E4M3 weight [{part.Rows}, {part.Columns}] is no number");
     }
 
     /// <inheritdoc/>
@@ -81,7 +92,7 @@ public sealed unsafe partial class CudaDevice
         var sums = apart ? Scratch(0, (long)tokens * weight.Rows * ActivationType.BlockBytes()) : output;
         foreach (var part in weight.Parts)
         {
-            Part(part, new()
+            Part(part.Type, new()
             {
                 Output = sums,
                 Input = input,
@@ -100,40 +111,53 @@ public sealed unsafe partial class CudaDevice
             });
         }
         if (apart)
-        {
-            var columns = weight.Rows / 2;
-            Launch("Linear, gate", Kernel("rows.cu", "gate"), ((columns + 255) / 256, tokens, 1), 256, 0,
-                new GateParameters { Output = output, Sums = sums, Columns = columns, Epilogue = (int)epilogue });
-        }
+            Gate(output, sums, tokens, weight.Rows / 2, epilogue);
     }
 
-    private void Part(CudaPart part, LinearParameters p)
+    private void Gate(nint output, nint sums, int tokens, int columns, Epilogue epilogue)
+        => Launch("Linear, gate", Kernel("rows.cu", "gate"), ((columns + 255) / 256, tokens, 1), 256, 0,
+            new GateParameters { Output = output, Sums = sums, Columns = columns, Epilogue = (int)epilogue });
+
+    /// <summary>Tokens that a block multiplies: the fewest in which a weight is read once for all, or the tiles of many.</summary>
+    private int BlockTokens(int tokens) => tokens switch
+    {
+        1 or 2 => tokens,
+        <= 4 => 4,
+        <= 8 => 8,
+        _ => tokens <= SkinnyTokens || _options.BatchInvariant ? 16 : 64,
+    };
+
+    private void Part(DType type, LinearParameters p) => Part(type, p, BlockTokens(p.Tokens), (p.Tokens + BlockTokens(p.Tokens) - 1) / BlockTokens(p.Tokens));
+
+    private void Part(DType type, LinearParameters p, int tile, int tiles)
     {
         var plain = p.Gate == 0;
-        if (p.Tokens <= SkinnyTokens || _options.BatchInvariant)
+        if (tile <= SkinnyTokens)
         {
-            var most = p.Tokens switch { 1 => 1, 2 => 2, <= 4 => 4, <= 8 => 8, _ => 16 };
-            Launch(Op(part, p), Kernel("linear.cu", plain ? most switch { 1 => "linear_1", 2 => "linear_2", 4 => "linear_4", 8 => "linear_8", _ => "linear_16" }
-                : most switch { 1 => "linear_gated_1", 2 => "linear_gated_2", 4 => "linear_gated_4", 8 => "linear_gated_8", _ => "linear_gated_16" }, part.Type),
-                ((p.Rows + 7) / 8, (p.Tokens + most - 1) / most, 1), 256, 0, p);
+            Launch(Op(type, p), Kernel("linear.cu", plain ? tile switch { 1 => "linear_1", 2 => "linear_2", 4 => "linear_4", 8 => "linear_8", _ => "linear_16" }
+                : tile switch { 1 => "linear_gated_1", 2 => "linear_gated_2", 4 => "linear_gated_4", 8 => "linear_gated_8", _ => "linear_gated_16" }, type),
+                ((p.Rows + 7) / 8, tiles, 1), 256, 0, p);
         }
         else if (ActivationType == DType.F32)
         {
-            Launch(Op(part, p), Kernel("linear_tile.cu", plain ? "linear_tile_plain" : "linear_tile_gated", part.Type),
-                ((p.Rows + 63) / 64, (p.Tokens + 63) / 64, 1), 256, 0, p);
+            Launch(Op(type, p), Kernel("linear_tile.cu", plain ? "linear_tile_plain" : "linear_tile_gated", type),
+                ((p.Rows + 63) / 64, tiles, 1), 256, 0, p);
         }
         else
         {
             // Two stages of two or three tiles, 64 rows of 72 elements each.
-            Launch(Op(part, p), Kernel("linear_mma.cu", plain ? "linear_mma_plain" : "linear_mma_gated", part.Type),
-                ((p.Rows + 63) / 64, (p.Tokens + 63) / 64, 1), 128, 2 * (plain ? 2 : 3) * 64 * 72 * 2, p);
+            Launch(Op(type, p), Kernel("linear_mma.cu", plain ? "linear_mma_plain" : "linear_mma_gated", type),
+                ((p.Rows + 63) / 64, tiles, 1), 128, 2 * (plain ? 2 : 3) * 64 * 72 * 2, p);
         }
     }
 
-    private static string Op(CudaPart part, in LinearParameters p) => Describing ? $"Linear {part.Type} [{p.Rows}, {p.Columns}] of {p.Tokens} tokens" : nameof(Linear);
+    private static string Op(DType type, in LinearParameters p) => Describing ? $"Linear {type} [{p.Rows}, {p.Columns}] of {p.Tokens} tokens" : nameof(Linear);
 
     /// <inheritdoc/>
-    public override void Embed(Tensor output, Weight table, Tensor features, Tensor rows)
+    public override void Embed(Tensor output, Weight table, Tensor features, Tensor rows) => Embed(output, table, features, rows, 1);
+
+    /// <inheritdoc/>
+    public override void Embed(Tensor output, Weight table, Tensor features, Tensor rows, float scale)
     {
         var packed = Packed(nameof(Embed), table);
         Contract.Expect(nameof(Embed), nameof(output), output, ActivationType, output.Rows, packed.Columns);
@@ -158,6 +182,7 @@ public sealed unsafe partial class CudaDevice
                 TableRows = part.Rows,
                 AllRows = packed.Rows,
                 FeatureRows = features.IsNone ? 0 : features.Rows,
+                Scale = scale,
             });
         }
     }

@@ -8,11 +8,12 @@
 
 template <int most_tokens, bool gated> inline void linear_rows(const LinearParameters& p)
 {
-    const i32 lane = threadIdx.x & 31, row = blockIdx.x * WARPS + (threadIdx.x >> 5), first = blockIdx.y * most_tokens;
-    const i32 tokens = least(most_tokens, p.tokens - first);
-    if (row >= p.rows)
+    const i32 lane = threadIdx.x & 31, row = blockIdx.x * WARPS + (threadIdx.x >> 5);
+    const Share share = share_of(p, most_tokens);
+    const i32 first = share.first, tokens = share.end - first;
+    if (row >= p.rows || tokens <= 0)
         return;
-    const Matrix m = { p.elements, p.scales, p.elementStride, p.scaleStride };
+    const Matrix m = { share.elements, share.scales, p.elementStride, p.scaleStride };
     const act* input = p.input + (i64)first * p.columns;
     const bool wide = wide_rows(p.input, p.columns);
     float sum[most_tokens], value[gated ? most_tokens : 1];

@@ -56,9 +56,12 @@ template <bool gated> inline void linear_mma(const LinearParameters& p)
     bf16* tiles = (bf16*)memory; // of two stages: input, weights, values
     const i32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const i32 y = warp / 2 * 32, x = warp % 2 * 32; // the warp's tokens and rows in the tile
-    const i32 row = blockIdx.x * TILE, token = blockIdx.y * TILE;
-    const i32 rows = least(TILE, p.rows - row), tokens = least(TILE, p.tokens - token);
-    const Matrix m = { p.elements, p.scales, p.elementStride, p.scaleStride };
+    const Share share = share_of(p, TILE);
+    const i32 row = blockIdx.x * TILE, token = share.first;
+    const i32 rows = least(TILE, p.rows - row), tokens = share.end - token;
+    if (tokens <= 0)
+        return;
+    const Matrix m = { share.elements, share.scales, p.elementStride, p.scaleStride };
     const bool wide = wide_rows(p.input, p.columns);
     const i32 stages = ceil_div(p.columns, DEPTH);
     float sum[2][4][4] = {}, value[gated ? 2 : 1][4][4] = {};
