@@ -18,12 +18,12 @@ public sealed partial class Engine
         for (var node = _waiting.First; node is not null && _running.Count < _batch.MaxSequences;)
         {
             var (sequence, next) = (node.Value, node.Next);
-            // Others wait for their next token: one prompt's new images a step.
+            // Others wait for their next token: one new image a step.
             if (decoding && _counts.ImageEncodes > encodes && sequence.Prompt.Images.Count > 0)
                 return;
             if (!IsLed(sequence))
             {
-                if (!Admit(sequence))
+                if (!Admit(sequence, decoding))
                     return;
                 _waiting.Remove(node);
             }
@@ -46,7 +46,7 @@ public sealed partial class Engine
         return false;
     }
 
-    private bool Admit(Sequence sequence)
+    private bool Admit(Sequence sequence, bool decoding)
     {
         var (source, shared) = Match(sequence);
         var (needed, room) = (KvCache.PagesFor(sequence.Length) - _found.Count, _pool.Free + _pool.Idle);
@@ -55,7 +55,7 @@ public sealed partial class Engine
             (source, shared) = (null, 0);
         // Those that run may each want a page soon: one that comes must not make them give up theirs.
         var fits = _running.Count == 0 || room >= needed + _running.Count + (source is { Users: 0 } ? 1 : 0);
-        if (!fits || !TakeFeatures(sequence, _found.Count * KvCache.PageSize + shared))
+        if (!fits || !TakeFeatures(sequence, _found.Count * KvCache.PageSize + shared, decoding))
         {
             ReturnFound();
             return false;
@@ -192,13 +192,15 @@ public sealed partial class Engine
         var (prompt, images) = (sequence.Prompt.Tokens, sequence.Prompt.Images);
         if (keys.Count == 0)
         {
-            sequence.Root = _network.Spec.Text.Rope.Kind == RopeKind.Dynamic ? prompt.Length : 0;
+            var group = _identities.Of(sequence.Options.CacheGroup);
+            sequence.Root = (group << 32) + (_network.Spec.Text.Rope.Kind == RopeKind.Dynamic ? prompt.Length : 0);
             sequence.Edit = _identities.Of(sequence.Options.Steering);
-            sequence.ImageNumbers = images.Count == 0 ? [] : [.. images.Select(image => _identities.Of(image.Content))];
+            sequence.ImageNumbers = images.Count == 0 ? [] : new long[images.Count]; // no query: its closure would be made in every call
             foreach (var token in prompt)
                 keys.Add(new(token, 0));
             for (var i = 0; i < images.Count; i++)
             {
+                sequence.ImageNumbers[i] = _identities.Of(images[i].Content, group);
                 for (var row = 0; row < images[i].Rows; row++)
                     keys[images[i].Start + row] = new(-1 - ((sequence.ImageNumbers[i] << 20) + row), 0);
             }
@@ -211,8 +213,11 @@ public sealed partial class Engine
     }
 
     /// <summary>Holds the features of the images that positions from the first one on read, encoding those that are not here.</summary>
-    /// <returns>Whether there was room.</returns>
-    private bool TakeFeatures(Sequence sequence, int first)
+    /// <param name="sequence">The sequence.</param>
+    /// <param name="first">The first position.</param>
+    /// <param name="singly">Whether to encode one of several at a time, for a later call to find it.</param>
+    /// <returns>Whether all are held.</returns>
+    private bool TakeFeatures(Sequence sequence, int first, bool singly)
     {
         var images = sequence.Prompt.Images;
         if (images.Count == 0)
@@ -235,6 +240,18 @@ public sealed partial class Engine
             else if (!_missing.Exists(missing => missing.Image == sequence.ImageNumbers[i]))
                 _missing.Add((sequence.ImageNumbers[i], images[i].Rows));
         }
+        if (singly && _missing.Count > 1 && _missing.Sum(missing => missing.Rows) <= _features.FreeRows)
+        {
+            _missing.RemoveRange(1, _missing.Count - 1);
+            if (_features.Take(_missing) is var at and >= 0)
+            {
+                Encode(sequence, at);
+                _features.Return(_missing[0].Image);
+                sequence.Encoded++;
+            }
+            ReturnFeatures(sequence, ContextLength);
+            return false;
+        }
         var row = _missing.Count == 0 ? 0 : _features.Take(_missing);
         if (row < 0)
         {
@@ -243,20 +260,21 @@ public sealed partial class Engine
                 return false;
             // Nobody holds any: what is here of its own images lies between the gaps that the others need.
             _features.Clear();
-            return TakeFeatures(sequence, first);
+            return TakeFeatures(sequence, first, singly);
         }
-        _counts = _counts with { ImageHits = _counts.ImageHits + hits };
+        // Those that it had encoded for itself are no hits.
+        (_counts, sequence.Encoded) = (_counts with { ImageHits = _counts.ImageHits + hits - Math.Min(hits, sequence.Encoded) }, 0);
         if (_missing.Count == 0)
             return true;
         var taken = new HashSet<long>();
         for (var i = 0; i < images.Count; i++)
         {
             var number = sequence.ImageNumbers[i];
-            var at = _missing.FindIndex(missing => missing.Image == number);
-            if (at < 0 || sequence.FeatureRows[i] >= 0 || images[i].Start + images[i].Rows <= first)
+            var which = _missing.FindIndex(missing => missing.Image == number);
+            if (which < 0 || sequence.FeatureRows[i] >= 0 || images[i].Start + images[i].Rows <= first)
                 continue;
             // It is held once already; the same image again needs another hold.
-            sequence.FeatureRows[i] = taken.Add(number) ? row + _missing.Take(at).Sum(before => before.Rows) : _features.Hold(number);
+            sequence.FeatureRows[i] = taken.Add(number) ? row + _missing.Take(which).Sum(before => before.Rows) : _features.Hold(number);
         }
         Encode(sequence, row);
         return true;

@@ -1,3 +1,4 @@
+using System.Security.Cryptography;
 using Trimtab.Checkpoints;
 using Trimtab.Kernels;
 
@@ -107,6 +108,18 @@ public sealed class ModelSource : IDisposable
             vision?.Dispose();
             throw;
         }
+    }
+
+    /// <summary>
+    /// What the files hold, to the byte: SHA-256 over the SHA-256 of each 4 MiB of each file, in order. Unlike <see cref="Network.Fingerprint"/> it tells a
+    /// quantised copy, or weights that were trained on, from the original.
+    /// </summary>
+    public string Hash()
+    {
+        using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        foreach (var file in _files)
+            file.Hash(hash);
+        return Convert.ToHexStringLower(hash.GetHashAndReset());
     }
 
     /// <summary>Checkpoints that were opened, or made, elsewhere.</summary>
