@@ -252,7 +252,7 @@ public class ConfigTests
 
     [TestCase("llama", "\"hidden_act\": \"relu\"", "hidden_act")]
     [TestCase("llama", "\"hidden_act\": \"gelu\"", "hidden_act")]
-    [TestCase("llama", "\"rope_scaling\": {\"type\": \"longrope\"}", "rope_scaling.type")]
+    [TestCase("llama", "\"rope_scaling\": {\"type\": \"resonance\"}", "rope_scaling.type")]
     [TestCase("llama", "\"rope_parameters\": {\"rope_type\": \"proportional\"}", "rope_type")]
     [TestCase("llama", "\"rope_parameters\": {\"partial_rotary_factor\": 0.5}", "partial_rotary_factor")]
     [TestCase("llama", "\"rope_parameters\": {\"rope_type\": \"default\", \"mrope_section\": [4, 2, 2]}", "mrope_section")]
@@ -327,6 +327,31 @@ public class ConfigTests
         var error = Assert.Throws<InvalidConfigException>(() => Text("llama", more))!;
         Assert.That(error.Message, Does.Contain(Path.Combine("tiny", "config.json")).And.Contain(field).And.Contain("expected"));
     }
+
+    [Test]
+    public void Reads_long_rope_under_all_of_its_names()
+    {
+        const string Factors = "\"short_factor\": [1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7], \"long_factor\": [1, 2, 3, 4, 5, 6, 7, 8]";
+        foreach (var json in (string[])[
+            $"\"max_position_embeddings\": 1024, \"original_max_position_embeddings\": 64, \"rope_scaling\": {{\"type\": \"longrope\", {Factors}}}",
+            $"\"max_position_embeddings\": 1024, \"original_max_position_embeddings\": 64, \"rope_scaling\": {{\"type\": \"su\", {Factors}}}",
+            $"\"max_position_embeddings\": 1024, \"rope_parameters\": {{\"rope_type\": \"longrope\", \"original_max_position_embeddings\": 64, {Factors}}}"])
+        {
+            var rope = Text("phi3", json).Text.Rope;
+            Assert.That((rope.Kind, rope.OriginalPositions, rope.Factor, rope.AttentionFactor), Is.EqualTo((RopeKind.LongRope, 64, 16.0, (double?)null)));
+            Assert.That((rope.Frequencies![1], rope.LongFrequencies![7]), Is.EqualTo((1.1f, 8f)));
+        }
+        Assert.That(Assert.Throws<InvalidConfigException>(() => Text("phi3", "\"rope_scaling\": {\"type\": \"longrope\", \"short_factor\": [1]}"))!.Message, Does.Contain("short_factor").And.Contain("8"));
+    }
+
+    [TestCase("5.4.0", 2), TestCase("5.3.1", 2), TestCase("5.5.4", 2), TestCase("5.6.0.dev0", 1), TestCase("5.2.0", 1), TestCase("4.49.0", 1), TestCase("5.16.0", 1)]
+    public void Turns_as_the_transformers_that_wrote_a_checkpoint_did(string version, int expected) => Assert.That(Parse($$"""
+        {
+          "model_type": "qwen2_5_vl", "transformers_version": "{{version}}",
+          "text_config": {"model_type": "qwen2_5_vl_text", {{Tiny}}, "num_key_value_heads": 2, "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3] } },
+          "vision_config": {"hidden_size": 32, "num_heads": 2, "depth": 2, "out_hidden_size": 64, "tokens_per_second": 2}
+        }
+        """).Vision!.TimeFactor, Is.EqualTo(expected));
 
     [TestCase("mistral", "8")]
     [TestCase("qwen2", "32")]

@@ -21,6 +21,11 @@ public sealed partial class Engine
             // Others wait for their next token: one prompt's new images a step.
             if (decoding && _counts.ImageEncodes > encodes && sequence.Prompt.Images.Count > 0)
                 return;
+            if (!sequence.IsLong && _network.Decoder.Rope.IsLong(sequence.Length))
+            {
+                sequence.IsLong = true;
+                sequence.PositionKeys.Clear(); // its pages are others now
+            }
             if (!IsLed(sequence))
             {
                 if (!Admit(sequence))
@@ -28,6 +33,23 @@ public sealed partial class Engine
                 _waiting.Remove(node);
             }
             node = next;
+        }
+    }
+
+    /// <summary>
+    /// Takes back those that have just outgrown LongRoPE's short angles: all of their positions turn otherwise from here on, so they begin again,
+    /// as in transformers' generation.
+    /// </summary>
+    private void Restart()
+    {
+        for (var i = _running.Count - 1; i >= 0; i--)
+        {
+            var sequence = _running[i];
+            if (sequence.IsLong || !_network.Decoder.Rope.IsLong(sequence.Length))
+                continue;
+            _running.RemoveAt(i);
+            Release(sequence);
+            _waiting.AddFirst(sequence);
         }
     }
 
@@ -192,7 +214,7 @@ public sealed partial class Engine
         var (prompt, images) = (sequence.Prompt.Tokens, sequence.Prompt.Images);
         if (keys.Count == 0)
         {
-            sequence.Root = _network.Spec.Text.Rope.Kind == RopeKind.Dynamic ? prompt.Length : 0;
+            sequence.Root = _network.Spec.Text.Rope.Kind == RopeKind.Dynamic ? prompt.Length : sequence.IsLong ? 1 : 0;
             sequence.Edit = _identities.Of(sequence.Options.Steering);
             sequence.ImageNumbers = images.Count == 0 ? [] : [.. images.Select(image => _identities.Of(image.Content))];
             foreach (var token in prompt)
@@ -204,6 +226,9 @@ public sealed partial class Engine
             }
             if (IsSteered(sequence, prompt.Length - 1))
                 keys[^1] = keys[^1] with { Steering = sequence.Edit };
+            // Where every position sees all of the prompt, and so the edit at its last, only the very same prompt has the same pages.
+            if (_network.Spec.Text.SeesWholePrompts)
+                sequence.Root = _identities.Of(ContentHash.Of(MemoryMarshal.Cast<PositionKey, float>(CollectionsMarshal.AsSpan(keys))));
         }
         for (var position = keys.Count; position < count; position++)
             keys.Add(new(sequence.Tokens[position - prompt.Length], IsSteered(sequence, position) ? sequence.Edit : 0));

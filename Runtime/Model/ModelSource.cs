@@ -72,13 +72,11 @@ public sealed class ModelSource : IDisposable
         GgufCheckpoint? vision = null;
         try
         {
-            float[]? frequencies = null;
-            if (model.Tensors.ContainsKey("rope_freqs.weight"))
+            var spec = GgufConfig.Parse(model.Metadata, name => Shape(model, name), path, name =>
             {
-                using var mapped = model.Map("rope_freqs.weight");
-                frequencies = mapped.ToFloats();
-            }
-            var spec = GgufConfig.Parse(model.Metadata, name => Shape(model, name), path, frequencies);
+                using var mapped = model.Map(name);
+                return mapped.ToFloats();
+            });
             GgufVision? parsed = null;
             if (mmproj is not null)
             {

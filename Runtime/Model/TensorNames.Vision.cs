@@ -36,8 +36,8 @@ public static partial class TensorNames
             tensors.Add(new("projector.norm", layout.Projector + "mm_soft_emb_norm.weight", [projector.InputSize]));
             tensors.Add(new("projector.linear1", layout.Projector + "mm_input_projection_weight", [projector.InputSize, projector.OutputSize]));
         }
-        else if (projector.HiddenSize == 0) // Idefics 3's
-            Add(tensors, "projector.linear1", layout.Projector + "modality_projection.proj", [projector.OutputSize, projector.InputSize], projector.Bias);
+        else if (projector.HiddenSize == 0) // Idefics 3's, PaliGemma's
+            Add(tensors, "projector.linear1", layout.Projector + (vision.Division == ImageDivision.Tiles ? "modality_projection.proj" : "linear"), [projector.OutputSize, projector.InputSize], projector.Bias);
         else
         {
             Add(tensors, "projector.linear1", layout.Projector + "linear_1", [projector.HiddenSize, projector.InputSize], projector.Bias);

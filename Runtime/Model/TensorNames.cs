@@ -100,7 +100,7 @@ public static partial class TensorNames
 
     private static readonly string[] IgnoredStarts = ["text_model.", "model.text_model.", "v.post_ln."];
 
-    private static readonly string[] Ignored = ["logit_scale", "rope_freqs.weight"];
+    private static readonly string[] Ignored = ["logit_scale", "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
 
     /// <summary>Recognises the form of a file's names. Names of no known form count as a plain Hugging Face decoder.</summary>
     public static Layout Detect(IEnumerable<string> names)
@@ -121,7 +121,7 @@ public static partial class TensorNames
         var nested = text?.StartsWith("model.language_model.", StringComparison.Ordinal) is true ? "model." : "";
         return new(LayoutForm.HuggingFace, text ?? "model.", head,
             Find(VisionPrefixes, "embeddings.", "encoder.", "pre_layrnorm.", "patch_embed.", "blocks.") ?? nested + "vision_tower.vision_model.",
-            Find(ProjectorPrefixes, "linear_1.", "linear_2.", "mm_", "modality_projection.") ?? nested + "multi_modal_projector.")
+            Find(ProjectorPrefixes, "linear.", "linear_1.", "linear_2.", "mm_", "modality_projection.") ?? nested + "multi_modal_projector.")
         {
             FusedQkv = Has(".self_attn.qkv_proj.weight"),
             FusedGateUp = Has(".mlp.gate_up_proj.weight"),
@@ -174,7 +174,7 @@ public static partial class TensorNames
     /// <summary>
     /// Compares what is expected with what a file has. Not surplus: rotary_emb.inv_freq, masked_bias and position_ids buffers, the
     /// vision tower's layers after the feature layer, its post_layernorm where it is not used, its pooling head and CLIP's other parts, the output projection of tied
-    /// models, and rope_freqs.weight of GGUF files, which belongs to the spec's RoPE.
+    /// models, and rope_freqs.weight and LongRoPE's factors of GGUF files, which belong to the spec's RoPE.
     /// </summary>
     /// <param name="expected">From <see cref="Expect"/>.</param>
     /// <param name="tensors">The file's (or all shards') tensors: name to shape, outermost dimension first.</param>
