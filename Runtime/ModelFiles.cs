@@ -171,7 +171,7 @@ public sealed partial class ModelFiles
         if (spec.Vision is { } vision && source.VisionFile is { } file)
         {
             // GGUF files name no image token; the vocabulary may have one.
-            spec = spec with { ImageTokenId = spec.ImageTokenId ?? tokenizer.IdOf("<image>") ?? spec.Text.VocabularySize };
+            spec = spec with { ImageTokenId = spec.ImageTokenId ?? tokenizer.IdOf(vision.Division == ImageDivision.Native ? "<|image_pad|>" : "<image>") ?? spec.Text.VocabularySize };
             if (spec.Text.SeesWholeImages)
             {
                 int Token(string name) => tokenizer.IdOf(name) ?? throw new UnsupportedModelException($"{gguf}: the vocabulary has no {name}, which Gemma 3's images need");

@@ -119,7 +119,7 @@ public class PaliGemmaTests
     /// <summary>The last prompt token's state at each layer's output before its edit, and the logits that follow the last token.</summary>
     private (double[] States, double[] Logits) Reference(List<int> tokens, Prompt prompt, float[][] vectors, double alpha)
     {
-        const string At = "model.language_model.";
+        const string At = "model.";
         var (n, asked, image) = (tokens.Count, prompt.Tokens.Length, prompt.Images[0]);
         var device = _model.Network.Device;
         var rows = device.Allocate(DType.F32, image.Rows, Width);

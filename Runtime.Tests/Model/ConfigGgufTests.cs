@@ -218,9 +218,9 @@ public class ConfigGgufTests
     }
 
     [TestCase("clip.projector_type", "ldp")]
-    [TestCase("clip.projector_type", "qwen2vl_merger")]
+    [TestCase("clip.projector_type", "resampler")]
     [TestCase("clip.has_vision_encoder", false)]
-    [TestCase("clip.vision.mm_patch_merge_type", "spatial_unpad")]
+    [TestCase("clip.vision.mm_patch_merge_type", "spatial")]
     [TestCase("general.architecture", "llama")]
     public void Refuses_visions_that_it_does_not_compute(string key, object value) =>
         Assert.That(Assert.Throws<UnsupportedModelException>(() => ParseVision(With(VisionMetadata(), key, value)))!.Message,

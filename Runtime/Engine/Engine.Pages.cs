@@ -214,7 +214,9 @@ public sealed partial class Engine
         var (prompt, images) = (sequence.Prompt.Tokens, sequence.Prompt.Images);
         if (keys.Count == 0)
         {
-            sequence.Root = _network.Spec.Text.Rope.Kind == RopeKind.Dynamic ? prompt.Length : sequence.IsLong ? 1 : 0;
+            // Where the prompt's length says how later positions turn, only prompts of that length have the same pages.
+            var byLength = _network.Spec.Text.Rope.Kind == RopeKind.Dynamic || _network.Spec.Vision is { TimeFactor: not 1 };
+            sequence.Root = byLength ? prompt.Length : sequence.IsLong ? 1 : 0;
             sequence.Edit = _identities.Of(sequence.Options.Steering);
             sequence.ImageNumbers = images.Count == 0 ? [] : [.. images.Select(image => _identities.Of(image.Content))];
             foreach (var token in prompt)

@@ -18,7 +18,7 @@ public static partial class GgufConfig
     private static readonly Dictionary<string, string> Families = new()
     {
         ["llama"] = "llama", ["qwen2"] = "qwen2", ["qwen3"] = "qwen3", ["qwen3moe"] = "qwen3_moe", ["phi3"] = "phi3",
-        ["gemma"] = "gemma", ["gemma2"] = "gemma2", ["gemma3"] = "gemma3_text", ["qwen2vl"] = "qwen2_vl_text",
+        ["gemma"] = "gemma", ["gemma2"] = "gemma2", ["gemma3"] = "gemma3_text", ["qwen2vl"] = "qwen2_vl_text", ["qwen3vl"] = "qwen3_vl_text",
     };
 
     /// <summary>Keys after the architecture's name that change the computation, and the number at which they do not.</summary>
@@ -94,7 +94,7 @@ public static partial class GgufConfig
         var text = new TextSpec(type, hidden, keys.UniformSize(a + "feed_forward_length", experts?.IntermediateSize), layers, heads, keyValueHeads, dimension,
             Vocabulary(keys, a, shape, tokens), (float)keys.Number(a + "attention.layer_norm_rms_epsilon", 0, 1), family.Activation,
             qkvBias, HasBias("attn_output"), HasBias("ffn_gate"), shape("output.weight") is null,
-            Windows(keys, a, family, layers), family.MRope ? rope with { Sections = Sections(keys, a, dimension) } : rope,
+            Windows(keys, a, family, layers), family.MRope ? rope with { Sections = Sections(keys, a, dimension), Interleaved = type == "qwen3_vl_text" } : rope,
             keys.Has("tokenizer.ggml.bos_token_id") ? Id(keys, "tokenizer.ggml.bos_token_id") : null, Stops(keys))
         {
             QkNorm = family.QkNorm,

@@ -85,7 +85,7 @@ public sealed class ModelSource : IDisposable
                 spec = spec with
                 {
                     Vision = parsed.Vision, Projector = parsed.Projector,
-                    Text = spec.Text with { SeesWholeImages = parsed.Vision.Pooled && spec.Text.Family == "gemma3_text" },
+                    Text = spec.Text with { SeesWholeImages = parsed.Vision.Pooled && spec.Text.Family == "gemma3_text", AddedLayers = parsed.Vision.Deepstack.Length },
                     Markers = parsed.Vision.Division == ImageDivision.Tiles ? new(null, null, true) : null,
                 };
             }

@@ -72,7 +72,7 @@ public sealed class MismatchedTensorsException(
 /// <item>text.embed, text.norm, text.head (not of tied models),</item>
 /// <item>text.layers.{i}.{attn_norm, q, k, v, o, mlp_norm, gate, up, down}, i from 0; q_norm, k_norm, attn_post_norm, mlp_post_norm; for a
 /// mixture router and experts.{e}.{gate, up, down} instead of an MLP,</item>
-/// <item>vision.{patch, class, position, pre_norm, post_norm, newline},</item>
+/// <item>vision.{patch, patch.second (frame, where it is a tensor of its own), class, position, pre_norm, post_norm, newline},</item>
 /// <item>vision.layers.{i}.{norm1, q, k, v, o, norm2, fc1, fc2}, those up to the feature layer; gate and up for fc1 where it is gated,</item>
 /// <item>projector.{norm, linear1, linear2}, and the same of deepstack.{k}.</item>
 /// </list>
@@ -108,7 +108,7 @@ public static partial class TensorNames
         ArgumentNullException.ThrowIfNull(names);
         var all = names as IReadOnlyCollection<string> ?? [.. names];
         if (all.Any(n => n.StartsWith("v.", StringComparison.Ordinal) || n.StartsWith("mm.", StringComparison.Ordinal)))
-            return new(LayoutForm.GgufVision);
+            return new(LayoutForm.GgufVision) { FusedQkv = Has(".attn_qkv.weight"), Newline = Newline() };
         if (all.Any(n => n.StartsWith("blk.", StringComparison.Ordinal) || n.StartsWith("token_embd.", StringComparison.Ordinal)))
             return new(LayoutForm.Gguf) { FusedQkv = Has(".attn_qkv.weight"), FusedGateUp = Has(".ffn_up.weight") && !Has(".ffn_gate.weight") };
 
@@ -126,8 +126,10 @@ public static partial class TensorNames
             FusedQkv = Has(".self_attn.qkv_proj.weight"),
             FusedGateUp = Has(".mlp.gate_up_proj.weight"),
             NumberedExperts = Has(".block_sparse_moe.gate.weight"),
-            Newline = all.FirstOrDefault(name => name.EndsWith("image_newline", StringComparison.Ordinal)) ?? "model.image_newline",
+            Newline = Newline(),
         };
+
+        string Newline() => all.FirstOrDefault(name => name.EndsWith("image_newline", StringComparison.Ordinal)) ?? "model.image_newline";
 
         bool Has(string end) => all.Any(name => name.EndsWith(end, StringComparison.Ordinal));
     }
@@ -154,7 +156,9 @@ public static partial class TensorNames
             ExpectText(tensors, spec.Text, layout);
         if (layout.Form != LayoutForm.Gguf && spec is { Vision: { } vision, Projector: { } projector })
         {
-            if (layout.Form == LayoutForm.GgufVision)
+            if (layout.Form == LayoutForm.GgufVision && vision.Division == ImageDivision.Native)
+                ExpectNativeMmproj(tensors, vision, projector, layout);
+            else if (layout.Form == LayoutForm.GgufVision)
                 ExpectMmproj(tensors, vision, projector, layout);
             else if (vision.Division == ImageDivision.Native)
                 ExpectNative(tensors, vision, projector, layout);
