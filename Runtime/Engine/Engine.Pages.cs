@@ -21,6 +21,11 @@ public sealed partial class Engine
             // Others wait for their next token: one new image a step.
             if (decoding && _counts.ImageEncodes > encodes && sequence.Prompt.Images.Count > 0)
                 return;
+            if (!sequence.IsLong && _network.Decoder.Rope.IsLong(sequence.Length))
+            {
+                sequence.IsLong = true;
+                sequence.PositionKeys.Clear(); // its pages are others now
+            }
             if (!IsLed(sequence))
             {
                 if (!Admit(sequence, decoding))
@@ -28,6 +33,23 @@ public sealed partial class Engine
                 _waiting.Remove(node);
             }
             node = next;
+        }
+    }
+
+    /// <summary>
+    /// Takes back those that have just outgrown LongRoPE's short angles: all of their positions turn otherwise from here on, so they begin again,
+    /// as in transformers' generation.
+    /// </summary>
+    private void Restart()
+    {
+        for (var i = _running.Count - 1; i >= 0; i--)
+        {
+            var sequence = _running[i];
+            if (sequence.IsLong || !_network.Decoder.Rope.IsLong(sequence.Length))
+                continue;
+            _running.RemoveAt(i);
+            Release(sequence);
+            _waiting.AddFirst(sequence);
         }
     }
 
@@ -193,7 +215,9 @@ public sealed partial class Engine
         if (keys.Count == 0)
         {
             var group = _identities.Of(sequence.Options.CacheGroup);
-            sequence.Root = (group << 32) + (_network.Spec.Text.Rope.Kind == RopeKind.Dynamic ? prompt.Length : 0);
+            // Where the prompt's length says how later positions turn, only prompts of that length have the same pages.
+            var byLength = _network.Spec.Text.Rope.Kind == RopeKind.Dynamic || _network.Spec.Vision is { TimeFactor: not 1 };
+            sequence.Root = (group << 32) + (byLength ? prompt.Length : sequence.IsLong ? 1 : 0);
             sequence.Edit = _identities.Of(sequence.Options.Steering);
             sequence.ImageNumbers = images.Count == 0 ? [] : new long[images.Count]; // no query: its closure would be made in every call
             foreach (var token in prompt)
@@ -206,6 +230,9 @@ public sealed partial class Engine
             }
             if (IsSteered(sequence, prompt.Length - 1))
                 keys[^1] = keys[^1] with { Steering = sequence.Edit };
+            // Where every position sees all of the prompt, and so the edit at its last, only the very same prompt has the same pages.
+            if (_network.Spec.Text.SeesWholePrompts)
+                sequence.Root = _identities.Of(ContentHash.Of(MemoryMarshal.Cast<PositionKey, float>(CollectionsMarshal.AsSpan(keys))), group);
         }
         for (var position = keys.Count; position < count; position++)
             keys.Add(new(sequence.Tokens[position - prompt.Length], IsSteered(sequence, position) ? sequence.Edit : 0));

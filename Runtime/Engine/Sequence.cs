@@ -121,6 +121,7 @@ public sealed class Sequence
     internal int Unobserved { get; set; }    // first position that telemetry has not seen
     internal List<Page> Held { get; } = [];  // pages in order
     internal List<int> PageNumbers { get; } = []; // their numbers
+    internal bool IsLong { get; set; }       // LongRoPE turns all of its positions as a long sequence's
     internal int Published { get; set; }     // of them, those whose contents the pool knows
     internal List<PositionKey> PositionKeys { get; } = [];
     internal long Root { get; set; }         // of its pages

@@ -73,13 +73,11 @@ public sealed class ModelSource : IDisposable
         GgufCheckpoint? vision = null;
         try
         {
-            float[]? frequencies = null;
-            if (model.Tensors.ContainsKey("rope_freqs.weight"))
+            var spec = GgufConfig.Parse(model.Metadata, name => Shape(model, name), path, name =>
             {
-                using var mapped = model.Map("rope_freqs.weight");
-                frequencies = mapped.ToFloats();
-            }
-            var spec = GgufConfig.Parse(model.Metadata, name => Shape(model, name), path, frequencies);
+                using var mapped = model.Map(name);
+                return mapped.ToFloats();
+            });
             GgufVision? parsed = null;
             if (mmproj is not null)
             {
@@ -88,7 +86,7 @@ public sealed class ModelSource : IDisposable
                 spec = spec with
                 {
                     Vision = parsed.Vision, Projector = parsed.Projector,
-                    Text = spec.Text with { SeesWholeImages = parsed.Vision.Pooled && spec.Text.Family == "gemma3_text" },
+                    Text = spec.Text with { SeesWholeImages = parsed.Vision.Pooled && spec.Text.Family == "gemma3_text", AddedLayers = parsed.Vision.Deepstack.Length },
                     Markers = parsed.Vision.Division == ImageDivision.Tiles ? new(null, null, true) : null,
                 };
             }
