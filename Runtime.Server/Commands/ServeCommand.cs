@@ -54,6 +54,8 @@ internal static class ServeCommand
             var keys = parse.GetValue(Keys) is { } file ? ApiKeys.Open(file) : null;
             if (options.ProtectMetrics && keys is null)
                 throw new UsageException("--protect-metrics: there are no keys to ask for; expected --api-keys FILE");
+            if (options.PrivateCache && keys is null)
+                throw new UsageException("--private-cache: without keys all are one caller; expected --api-keys FILE");
             var path = parse.GetValue(ModelPath);
             var demo = path is null;
             path ??= DemoCommand.Find();

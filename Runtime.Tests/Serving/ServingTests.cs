@@ -79,6 +79,15 @@ public class ServingTests
         Assert.That((await RunAsync("audit", "verify", _audit)).Exit, Is.Zero);
     }
 
+    [Test]
+    public void The_hash_of_the_weights_is_of_the_files_parts()
+    {
+        using var model = VisionLanguageModel.Open(Served.Demo, new() { Threads = 1, HashWeights = true });
+        byte[] digests = [.. File.ReadAllBytes(Path.Combine(Served.Demo, "model.safetensors")).Chunk(4 << 20).SelectMany(part => System.Security.Cryptography.SHA256.HashData(part))];
+        Assert.That(digests, Has.Length.GreaterThan(32), "several parts");
+        Assert.That(model.WeightsHash, Is.EqualTo(Convert.ToHexStringLower(System.Security.Cryptography.SHA256.HashData(digests))));
+    }
+
     private static async Task<(int Exit, string Output)> RunAsync(params string[] args)
     {
         using var output = new StringWriter();
