@@ -2,7 +2,13 @@ namespace Trimtab.Kernels.Cuda;
 
 public sealed unsafe partial class CudaDevice
 {
-    private const int SkinnyTokens = 16; // up to here a weight is read once by the kernel of linear.cu
+    private const int MmaRows = 128, MmaStages = 3; // linear_mma.cu, ROWS and STAGES
+
+    /// <summary>
+    /// Up to here a weight row is read once by a warp of linear.cu. Each token costs it some 16 instructions for every 16 bytes of
+    /// bfloat16 weights, so that beyond 8 tokens they, and not memory, would be what it waits for.
+    /// </summary>
+    private int SkinnyTokens => ActivationType == DType.BF16 ? 8 : 16;
 
     /// <inheritdoc/>
     public override bool Computes(DType type, int columns) => CudaForms.Number(type) >= 0 && columns > 0 && columns % type.BlockSize() == 0;
@@ -81,7 +87,7 @@ public sealed unsafe partial class CudaDevice
         var sums = apart ? Scratch(0, (long)tokens * weight.Rows * ActivationType.BlockBytes()) : output;
         foreach (var part in weight.Parts)
         {
-            Part(part, new()
+            Part(part.Type, new()
             {
                 Output = sums,
                 Input = input,
@@ -107,30 +113,43 @@ public sealed unsafe partial class CudaDevice
         }
     }
 
-    private void Part(CudaPart part, LinearParameters p)
+    private void Part(DType type, LinearParameters p)
     {
-        var plain = p.Gate == 0;
         if (p.Tokens <= SkinnyTokens || _options.BatchInvariant)
         {
-            var most = p.Tokens switch { 1 => 1, 2 => 2, <= 4 => 4, <= 8 => 8, _ => 16 };
-            Launch(Op(part, p), Kernel("linear.cu", plain ? most switch { 1 => "linear_1", 2 => "linear_2", 4 => "linear_4", 8 => "linear_8", _ => "linear_16" }
-                : most switch { 1 => "linear_gated_1", 2 => "linear_gated_2", 4 => "linear_gated_4", 8 => "linear_gated_8", _ => "linear_gated_16" }, part.Type),
-                ((p.Rows + 7) / 8, (p.Tokens + most - 1) / most, 1), 256, 0, p);
+            var most = p.Tokens switch { 1 => 1, 2 => 2, <= 4 => 4, <= 8 => 8, _ => SkinnyTokens };
+            Launch(Op(type, p), Kernel("linear.cu", $"linear_{(p.Gate == 0 ? "" : "gated_")}{most}", type), ((p.Rows + 7) / 8, (p.Tokens + most - 1) / most, 1), 256, 0, p);
+        }
+        else if (Product(type, p))
+        {
         }
         else if (ActivationType == DType.F32)
         {
-            Launch(Op(part, p), Kernel("linear_tile.cu", plain ? "linear_tile_plain" : "linear_tile_gated", part.Type),
+            Launch(Op(type, p), Kernel("linear_tile.cu", p.Gate == 0 ? "linear_tile_plain" : "linear_tile_gated", type),
                 ((p.Rows + 63) / 64, (p.Tokens + 63) / 64, 1), 256, 0, p);
         }
         else
         {
-            // Two stages of two or three tiles, 64 rows of 72 elements each.
-            Launch(Op(part, p), Kernel("linear_mma.cu", plain ? "linear_mma_plain" : "linear_mma_gated", part.Type),
-                ((p.Rows + 63) / 64, (p.Tokens + 63) / 64, 1), 128, 2 * (plain ? 2 : 3) * 64 * 72 * 2, p);
+            TensorCores(type, p);
         }
     }
 
-    private static string Op(CudaPart part, in LinearParameters p) => Describing ? $"Linear {part.Type} [{p.Rows}, {p.Columns}] of {p.Tokens} tokens" : nameof(Linear);
+    private void TensorCores(DType type, LinearParameters p)
+    {
+        var tile = p.Tokens switch { <= 32 => 32, <= 64 => 64, _ => 128 };
+        var tiles = (p.Tokens + tile - 1) / tile;
+        (p.Splits, p.Depth) = Split(tiles * ((p.Rows + p.Gate + MmaRows - 1) / MmaRows), p.Columns);
+        // Sums of some of the columns cannot be gated: gates and values are rows like others, and meet when they are whole.
+        var (gate, rows) = p.Splits > 1 ? (0, p.Rows + p.Gate) : (p.Gate, p.Rows);
+        var partial = p.Splits > 1 ? Scratch(PartialScratch, (long)p.Splits * p.Tokens * rows * sizeof(float)) : 0;
+        var tileRows = gate == 0 ? MmaRows : MmaRows / 2;
+        Launch(Op(type, p), Kernel("linear_mma.cu", $"linear_mma_{(gate == 0 ? "" : "gated_")}{tile}", type),
+            (tiles, (rows + tileRows - 1) / tileRows, p.Splits), 256, MmaStages * (tile + MmaRows) * 64 * 2, p with { Rows = rows, Gate = gate, Partial = partial });
+        if (p.Splits > 1)
+            Merge(p with { Rows = rows, Partial = partial });
+    }
+
+    private static string Op(DType type, in LinearParameters p) => Describing ? $"Linear {type} [{p.Rows}, {p.Columns}] of {p.Tokens} tokens" : nameof(Linear);
 
     /// <inheritdoc/>
     public override void Embed(Tensor output, Weight table, Tensor features, Tensor rows)

@@ -3,6 +3,7 @@ namespace Trimtab.Kernels.Cuda;
 public sealed unsafe partial class CudaDevice
 {
     private const int SplitPositions = 256; // attend.cu, SPLIT
+    private const int SplitRows = 16;       // tokens up to which attention is divided by positions
     private const int SplitTokens = 128;    // tokens a launch of divided attention: bounds its scratch memory
     private const int TileTokens = 16;      // attend_tile.cu, TOKENS
     private const int TileKeys = 32;        // attend_tile.cu, KEYS
@@ -106,7 +107,7 @@ public sealed unsafe partial class CudaDevice
             Window = window,
             Scale = heads.Scale,
         };
-        if (qkv.Rows > SkinnyTokens && !_options.BatchInvariant)
+        if (qkv.Rows > SplitRows && !_options.BatchInvariant)
         {
             if (HasTensorCores(heads))
                 Launch(nameof(AttendPaged), Kernel("attend_mma.cu", heads.Dimension <= 64 ? "attend_mma_64" : "attend_mma_128"),

@@ -37,6 +37,8 @@ namespace Trimtab.Tests.Golden;
 [TestFixture("text-llama", null, "cuda")]
 [TestFixture("text-mistral-window", null, "cuda")]
 [TestFixture("text-qwen2", null, "cuda")]
+[TestFixture("llava-gqa", null, "cuda, cuBLASLt")]
+[TestFixture("text-qwen2", null, "cuda, cuBLASLt")]
 public class GoldenTests(string name, string? form, string device)
 {
     // The fixtures promise 1e-5 between implementations; float32 sums of other orders stay within ten times that.
@@ -45,7 +47,7 @@ public class GoldenTests(string name, string? form, string device)
     private Fixture _fixture = null!;
 
     [OneTimeSetUp]
-    public void Open() => _fixture = Fixture.Open(name, form, device == "cuda" ? new() { WeightType = DType.F32, Device = EmulatedCuda.Get() } : null);
+    public void Open() => _fixture = Fixture.Open(name, form, device == "cpu" ? null : new() { WeightType = DType.F32, Device = EmulatedCuda.Get(cublas: device.EndsWith("cuBLASLt", StringComparison.Ordinal)) });
 
     [OneTimeTearDown]
     public void Close() => _fixture?.Dispose();

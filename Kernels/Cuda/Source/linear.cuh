@@ -7,6 +7,7 @@ struct LinearParameters
     const u8* elements;   // the part's rows; see forms.cuh
     const u8* scales;
     const float* bias;    // of the whole weight's rows, or null
+    float* partial;       // [splits, tokens, rows]: sums of a part of the columns each, or null
     i32 elementStride, scaleStride;
     i32 tokens, columns;
     i32 rows;             // outputs of this launch
@@ -14,6 +15,7 @@ struct LinearParameters
     i32 outputColumns;
     i32 gate;             // 0, or how many rows after a gate's row its value's lies
     i32 epilogue;
+    i32 depth, splits;    // columns a split, and how many: of linear_mma and linear_merge
 };
 
 // Kernels/Device.cs, Epilogue.
