@@ -63,7 +63,7 @@ internal static class OpChecks
             }
         yield return AttendFull(40, 64, 1.5 * tolerance);
         yield return Rows(tolerance);
-        yield return Patches(tolerance);
+        yield return Patches(2 * tolerance); // rounded before positions are added, and after
     }
 
     private static OpCheck Linear(DType type, int rows, int columns, int tokens, Epilogue epilogue, bool rounded, double tolerance)
