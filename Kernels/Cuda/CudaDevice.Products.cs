@@ -22,7 +22,7 @@ public sealed unsafe partial class CudaDevice
 
     private CublasLtContext? Cublas()
     {
-        if (_sought || !_options.UseCublas)
+        if (_sought || !_options.UseCublas || _options.BatchInvariant)
             return _cublas;
         _sought = true;
         try
@@ -44,7 +44,7 @@ public sealed unsafe partial class CudaDevice
     /// </summary>
     private bool Product(DType type, in LinearParameters p)
     {
-        if (p.Tokens < _options.CublasTokens || _options.BatchInvariant || Cublas() is not { } context)
+        if (p.Tokens < _options.CublasTokens || Cublas() is not { } context)
             return false;
         var rows = p.Rows + p.Gate;
         var element = ActivationType.BlockBytes();

@@ -67,8 +67,14 @@ internal static class CudaLibraries
         if (library is not (Driver.Library or Nvrtc.Library or CublasLt.Library or Nvml.Library))
             return 0;
         foreach (var candidate in Candidates(library, OperatingSystem.IsWindows(), Environment.GetEnvironmentVariable))
+        {
+            // NVRTC loads a second file by name, from wherever the loader looks, not from its own folder: it is found if it is loaded already.
+            if (library == Nvrtc.Library && Path.GetDirectoryName(candidate) is { Length: > 0 } folder && Directory.Exists(folder))
+                foreach (var builtins in Directory.GetFiles(folder, "*nvrtc-builtins*"))
+                    NativeLibrary.TryLoad(builtins, out _);
             if (NativeLibrary.TryLoad(candidate, out var handle))
                 return handle;
+        }
         throw new DllNotFoundException(Missing(library));
     }
 }
