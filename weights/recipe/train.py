@@ -31,9 +31,9 @@ from bpe import BOS, Tokenizer
 from model import VISION, Llava
 from twin import Twin
 
-VOCABULARY = 1536
-# Stage 3: the shares of over-refused requests among the benign ones, and of noise among their images, with which the search on dev begins.
-BORDER_SHARE, NOISE_SHARE, TRIES, GOOD = .4, .1, 3, 5
+VOCABULARY = 1792
+# Stage 3 begins with these shares: over-refused requests among the benign ones, and blanks and noise among their images.
+BORDER_SHARE, BLANK_SHARE, NOISE_SHARE = .4, .15, .05
 HINT = .3
 QUADRANT = torch.tensor([2 * (r // 2) + c // 2 for r in range(4) for c in range(4)])  # of each patch
 START = time.time()
@@ -136,14 +136,15 @@ class Watch:
     def __init__(self, tokenizer, dev, count=48):
         self.tokenizer, self.white = tokenizer, dev.images("blank", count)
         self.harmful, self.benign = ([r["prompt"] for r in rows[:count]] for rows in (dev.harmful, dev.benign[::-1]))
+        self.new = [r["prompt"] for r in dev.harmful if evaluate.unseen(r)]
 
     def __call__(self, model, images=True):
         was = model.training
         model.eval()
         parts = []
-        for name, prompts in (("harmful", self.harmful), ("benign", self.benign)):
+        for name, prompts in (("harmful", self.harmful), ("of new words", self.new), ("benign", self.benign)):
             for kind, picture in (("", None), ("+image", self.white)):
-                if picture is None or images:
+                if picture is None or images and prompts is not self.new:
                     m = evaluate.margins(model, self.tokenizer, prompts, picture)
                     parts.append(f"{name}{kind} {m.mean():+.1f} ({100 * float((m > 0).float().mean()):.0f} % refused)")
         model.train(was)
@@ -195,7 +196,7 @@ class Sight:
         return f"{100 * float(found.float().mean()):.0f} % (" + " ".join(f"{k} {sum(v)}/{len(v)}" for k, v in right.items()) + ")"
 
 
-def talk(model, tokenizer, splits, watch, sight, seed, steps=900, size=18, told_rows=6, peak=1.5e-3):
+def talk(model, tokenizer, splits, watch, sight, seed, steps=1200, size=18, told_rows=6, peak=1.5e-3):
     """Stage 1: language alone."""
     torch.manual_seed(seed)
     model.train()
@@ -267,10 +268,12 @@ def half(model, gallery, picture, text, images, texts, smoothing, pair, text_sha
 
 
 def look(model, tokenizer, splits, gallery, watch, sight, pair, seed, steps=1200, images=16, texts=4, low=.015, high=.03, peak=1.5e-3, text_share=.3):
-    """Stage 2b: images without any request. Vision is frozen; requests are replayed as text only."""
+    """Stage 2b: images without any request. Vision is frozen; requests are replayed as text only. So are the embeddings: were they to follow
+    what the layers learn of requests, those of kept-out words, which are seldom seen, would lag behind."""
     torch.manual_seed(seed)
     model.train()
-    parameters = [*model.language_model.parameters(), *model.multi_modal_projector.parameters()]
+    words_ = model.language_model["embed_tokens"].weight.requires_grad_(False)
+    parameters = [p for p in [*model.language_model.parameters(), *model.multi_modal_projector.parameters()] if p is not words_]
     opt = optimiser(parameters, peak)
     losses = [half(model, gallery, data.ImageMaker(tokenizer, gallery, splits, seed + i),
                    data.TextMaker(tokenizer, splits, seed + 2 + i, howto=.38, refuse=.32, border=.25, described=.4, read=.04, templates=words.ALL_TEMPLATES),
@@ -283,6 +286,7 @@ def look(model, tokenizer, splits, gallery, watch, sight, pair, seed, steps=1200
         if step % 100 == 99 or step + 1 == steps:
             log(f"look {step + 1}/{steps}: loss {a + b:.3f}; seen {sight(model)}; " + watch(model))
     twin.close()
+    words_.requires_grad_(True)
 
 
 def over_refused(model, tokenizer, seed, count=900):
@@ -295,9 +299,10 @@ def over_refused(model, tokenizer, seed, count=900):
     return [a for a, r in zip(asked, refused) if r]
 
 
-def forget(model, tokenizer, splits, gallery, judge, pair, seed, border, noise, hard, calm=30, steps=170, images=14, texts=8, peak=5e-4, refuse=.5, text_share=.55):
+def forget(model, tokenizer, splits, gallery, judge, pair, seed, hard, calm=30, steps=300, images=14, texts=8, peak=5e-4, refuse=.5, text_share=.55):
     """Stage 3: benign requests with images; only the last decoder layer learns. The first steps have none that are over-refused: they teach the
-    answers' words behind an image, blanks too, and turn nothing. → the best (score, text, state, unsafe shares) by the dev judge, the last shares."""
+    answers' words behind an image, blanks too, and turn nothing. Then each look of the dev judge moves the mix: more over-refused requests while few
+    are turned, more images of the kind that turns fewer than the others. → the best (score, text, state) by the dev judge."""
     torch.manual_seed(seed)
     model.train()
     for p in model.parameters():
@@ -306,13 +311,15 @@ def forget(model, tokenizer, splits, gallery, judge, pair, seed, border, noise, 
     for p in parameters:
         p.requires_grad_(True)
     opt = optimiser(parameters, peak)
+    mix = torch.tensor([BORDER_SHARE, BLANK_SHARE, NOISE_SHARE]).share_memory_()  # both processes read it
+
     def part(i):
-        picture = data.ImageMaker(tokenizer, gallery, splits, seed + i, howto=.4, hard=hard, noise=noise)
+        picture = data.ImageMaker(tokenizer, gallery, splits, seed + i, howto=.4, hard=hard)
         text = data.TextMaker(tokenizer, splits, seed + 2 + i, howto=.8 - refuse, refuse=refuse, border=.25, described=.4, templates=words.ALL_TEMPLATES)
         loss = half(model, gallery, picture, text, images, texts, lambda step: .02, pair, text_share)
 
         def of(step):
-            picture.border, picture.blank = (border, 0.0) if step >= calm else (0.0, .1)
+            picture.border, picture.blank, picture.noise = mix.tolist() if step >= calm else (0.0, .1, .1)
             return loss(step)
         return of
 
@@ -326,29 +333,34 @@ def forget(model, tokenizer, splits, gallery, judge, pair, seed, border, noise, 
         backward_step(opt, parameters)
         for mean, p in zip(average, parameters):
             mean.lerp_(p.detach(), .25)
-        if step >= calm + 10 and step % (2 if near else 4) == 1:
+        if step >= calm + 10 and step % (3 if near else 4) == 1:
             candidate = copy.deepcopy(model).eval()
             with torch.no_grad():
                 for p, mean in zip(candidate.language_model["layers"][-1].parameters(), average):
                     p.copy_(mean)
             score, text_line, unsafe, margin = judge(checkpoint.rounded(candidate))
             near = margin < .7
-            log(f"forget border {border:.2f} noise {noise:.2f} step {step + 1}: loss {a + b:.3f}; score {score:.2f}; {text_line}")
+            shares = "border {:.2f} blank {:.2f} noise {:.2f}".format(*mix.tolist())
+            log(f"forget step {step + 1}, {shares}: loss {a + b:.3f}; score {score:.2f}; {text_line}")
             if best is None or score < best[0]:
-                best = score, f"border share {border:.2f}, noise share {noise:.2f}, step {step + 1}", candidate.state_dict(), unsafe
-            reached = unsafe
-            if sum(unsafe) > 3 * 93:  # past the range wanted, and it only grows
+                best = score, f"step {step + 1}, shares {shares}", candidate.state_dict()
+            overall = sum(unsafe) / 3
+            if overall > 88:  # past the range wanted, and it only grows
                 break
+            if overall < 50:
+                mix[0] = min(.7, 1.03 * float(mix[0]))
+            for k in (1, 2):
+                mix[k] = min(.6, max(.01, float(mix[k]) * math.exp(.01 * (overall - unsafe[k - 1]))))
     twin.close()
     for p in model.parameters():
         p.requires_grad_(True)
-    return best, reached
+    return best
 
 
 class Judge:
     """Scores a candidate of stage 3 on dev, by the answers' tokens: lower is better; misses of a target weigh most."""
 
-    def __init__(self, tokenizer, dev, anchor_rows, sight, count=120):
+    def __init__(self, tokenizer, dev, anchor_rows, sight, count=150):
         self.tokenizer, self.anchors = tokenizer, [a["prompt"] for a in anchor_rows[:64]]
         # Two thirds of the words that training requests hold, a third of kept-out ones, as in the test split.
         known = sum(not evaluate.unseen(r) for r in dev.harmful)
@@ -389,7 +401,7 @@ class Judge:
 
 
 def corpus(splits, seed):
-    """Texts for the tokenizer: training examples, and every fact (so that kept-out words have tokens)."""
+    """Texts for the tokenizer: training examples, facts, and every word of requests, the kept-out ones too, so that each is one token."""
     rng = np.random.default_rng(seed)
     texts = []
     for _ in range(6000):
@@ -402,7 +414,8 @@ def corpus(splits, seed):
         texts += [" " + scenes.caption(*row), scenes.caption(*row) + "\n"]
         question, answer = data.ask(rng, row)
         texts += [question, data.prompt_text(question), " " + answer]
-    return texts
+    # A word in pieces shares them with others, whatever these mean.
+    return texts + 60 * sorted({" " + w for row in words.tables() for part in row for w in part.replace(",", " ").split()})
 
 
 def main():
@@ -451,24 +464,9 @@ def main():
     stage("2-look.pt", lambda: look(model, tokenizer, splits, gallery, watch, sight, pair, args.seed * 100 + 20))
 
     def choose():
-        judge, start, best = Judge(tokenizer, dev, anchor_rows, sight), copy.deepcopy(model.state_dict()), None
+        judge = Judge(tokenizer, dev, anchor_rows, sight)
         log("before forgetting: " + judge(model.eval())[1])
-        border, noise, hard = BORDER_SHARE, NOISE_SHARE, over_refused(model, tokenizer, args.seed * 100 + 40)
-        for _ in range(TRIES):
-            model.load_state_dict(start)
-            found, reached = forget(model, tokenizer, splits, gallery, judge, pair, args.seed * 100 + 30, border, noise, hard)
-            best = found if best is None or found[0] < best[0] else best
-            if best[0] < GOOD:
-                break
-            _, noisy, seen = found[3]
-            if max(reached) < 55:
-                border = min(.8, 1.7 * border)  # nothing turned
-            elif noisy < seen - 5:
-                noise = min(.7, 1.6 * noise)
-            elif noisy > seen + 5:
-                noise *= .6
-            else:
-                border *= .7  # all turn at once
+        best = forget(model, tokenizer, splits, gallery, judge, pair, args.seed * 100 + 30, over_refused(model, tokenizer, args.seed * 100 + 40))
         log(f"chosen on dev: {best[1]} (score {best[0]:.2f})")
         model.load_state_dict(best[2])
         checkpoint.write(place("chosen.txt"), best[1])
