@@ -164,6 +164,16 @@ internal static class Contract
         }
     }
 
+    public static void Draw(DType type, Tensor tokens, Tensor logits, in DrawMap map)
+    {
+        const string Op = nameof(Device.Draw);
+        Expect(Op, nameof(logits), logits, type, logits.Rows, logits.Columns);
+        Expect(Op, nameof(tokens), tokens, DType.I32, 1, logits.Rows);
+        Expect(Op, "numbers", map.Numbers, DType.F32, logits.Rows, DrawMap.NumberColumns);
+        Expect(Op, "settings", map.Settings, DType.I32, logits.Rows, DrawMap.SettingColumns);
+        Expect(Op, "edits", map.Edits, DType.I32, map.Edits.Rows, DrawMap.EditColumns);
+    }
+
     /// <summary>Checks a number that was read from device memory: 0 ≤ value &lt; count.</summary>
     /// <exception cref="ArgumentException">It is outside.</exception>
     public static int Index(string op, string name, int value, int count) =>

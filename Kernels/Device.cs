@@ -119,6 +119,22 @@ public readonly record struct KvLayer(Tensor Keys, Tensor Values, int PageSize, 
 /// </param>
 public readonly record struct TokenMap(Tensor Sequence, Tensor Position, Tensor StoreRow, Tensor Pages, Tensor Span = default);
 
+/// <summary>How a token is drawn from each row of logits: what <see cref="Sampler.Describe"/> writes.</summary>
+/// <param name="Numbers">F32 [R, 6]: temperature, top-p, min-p; repetition, presence and frequency penalty. With a negative temperature nothing is drawn.</param>
+/// <param name="Settings">I32 [R, 8]: top-k; seed and position, low words first; first row of <paramref name="Edits"/>, biases and seen tokens from there on.</param>
+/// <param name="Edits">I32 [E, 2]: a token and the bits of its bias; a seen token and how often it was generated.</param>
+public readonly record struct DrawMap(Tensor Numbers, Tensor Settings, Tensor Edits)
+{
+    /// <summary>Columns of <see cref="Numbers"/>.</summary>
+    public const int NumberColumns = 6;
+
+    /// <summary>Columns of <see cref="Settings"/>.</summary>
+    public const int SettingColumns = 8;
+
+    /// <summary>Columns of <see cref="Edits"/>.</summary>
+    public const int EditColumns = 2;
+}
+
 /// <summary>The experts of one layer of a mixture (Mixtral, arXiv 2401.04088).</summary>
 /// <param name="GateUp">Of each expert: [2 I, D], gate rows, then value rows.</param>
 /// <param name="Down">Of each expert: [D, I].</param>
@@ -166,6 +182,8 @@ public abstract class Device : IDisposable
                 throw new ArgumentException($"Pack: a part [{part.Rows}, {part.Columns}] of {part.Type} without rows or data");
             if (!Computes(part.Type, part.Columns))
                 throw new NotSupportedException($"Pack: {part.Type} weights of {part.Columns} columns are not computed as they are; convert them first");
+            if (!part.Scales.IsEmpty && (part.Type != DType.F8E4M3 || part.Scales.Length != part.Rows))
+                throw new ArgumentException($"Pack: {part.Scales.Length} scales of a part of {part.Rows} rows of {part.Type}; expected one of each row of F8E4M3");
             if (part.RowOrder is { } order && (order.Length != part.Rows || Array.Exists(order, row => (uint)row >= (uint)part.Rows)))
                 throw new ArgumentException($"Pack: the row order of a part of {part.Rows} rows has {order.Length} entries or one outside the part");
         }
@@ -295,6 +313,18 @@ public abstract class Device : IDisposable
     /// <param name="scores">[T, E]: the router's.</param>
     /// <param name="weights">The experts.</param>
     public virtual void Experts(Tensor output, Tensor input, Tensor scores, in ExpertWeights weights) => throw Lacks(Abilities.Experts);
+
+    /// <summary>Whether it draws tokens itself, so that logits need not leave it.</summary>
+    public virtual bool Draws => false;
+
+    /// <summary>
+    /// Draws a token from each row as <see cref="Sampler"/> does, whose weights are doubles; here they may be whole numbers of a small unit, so that a
+    /// draw within 10⁻⁸ of the border between two tokens may take the other one.
+    /// </summary>
+    /// <param name="tokens">I32 [1, R]: receives them; −1 where none was to be drawn, or where the row's logits admit none.</param>
+    /// <param name="logits">[R, V].</param>
+    /// <param name="map">How each is drawn.</param>
+    public virtual void Draw(Tensor tokens, Tensor logits, in DrawMap map) => throw new NotSupportedException($"the device ({Name}) does not draw tokens");
 
     private NotSupportedException Lacks(Abilities ability) => new($"the device ({Name}) does not compute {ability}");
 

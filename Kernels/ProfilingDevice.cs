@@ -208,6 +208,17 @@ public sealed class ProfilingDevice(Device device) : Device
     }
 
     /// <inheritdoc/>
+    public override bool Draws => device.Draws;
+
+    /// <inheritdoc/>
+    public override void Draw(Tensor tokens, Tensor logits, in DrawMap map)
+    {
+        var start = Stopwatch.GetTimestamp();
+        device.Draw(tokens, logits, map);
+        Add(nameof(Draw), start);
+    }
+
+    /// <inheritdoc/>
     protected override void Dispose(bool disposing)
     {
     }

@@ -84,6 +84,28 @@ public sealed class Sampler
         }
     }
 
+    /// <summary>Rows of <see cref="DrawMap.Edits"/> that its next draw needs.</summary>
+    public int Edits => _bias.Length + _seenList.Count;
+
+    /// <summary>Writes what a device needs to draw the next token; tell of the token by <see cref="Generated"/>.</summary>
+    /// <param name="numbers">A row of <see cref="DrawMap.Numbers"/>.</param>
+    /// <param name="settings">A row of <see cref="DrawMap.Settings"/>.</param>
+    /// <param name="edits"><see cref="Edits"/> rows of <see cref="DrawMap.Edits"/>.</param>
+    /// <param name="first">The first of them.</param>
+    public void Describe(Span<float> numbers, Span<int> settings, Span<int> edits, int first)
+    {
+        (numbers[0], numbers[1], numbers[2]) = (_options.Temperature, _options.TopP, _options.MinP);
+        (numbers[3], numbers[4], numbers[5]) = (_options.RepetitionPenalty, _options.PresencePenalty, _options.FrequencyPenalty);
+        (settings[0], settings[1], settings[2]) = (_options.TopK, (int)_options.Seed, (int)(_options.Seed >> 32));
+        (settings[3], settings[4]) = ((int)_position, (int)(_position >> 32));
+        (settings[5], settings[6], settings[7]) = (first, _bias.Length, _seenList.Count);
+        var at = 0;
+        foreach (var (token, bias) in _bias)
+            (edits[at++], edits[at++]) = (token, BitConverter.SingleToInt32Bits(bias));
+        foreach (var token in _seenList)
+            (edits[at++], edits[at++]) = (token, _counts[token]);
+    }
+
     private void See(int id)
     {
         if (!_penalised || (uint)id >= (uint)_vocabulary)

@@ -60,7 +60,12 @@ public readonly record struct Tensor(Storage? Storage, DType Type, long Offset, 
 /// <param name="Columns">Input features.</param>
 /// <param name="Data">Address of the first row; valid only during the call that it is given to.</param>
 /// <param name="RowOrder">Source row of each packed row, or null for the order as stored.</param>
-public readonly record struct WeightData(DType Type, int Rows, int Columns, nint Data, int[]? RowOrder = null);
+/// <param name="Scales">Of F8E4M3 rows: the factor of each, or none for 1.</param>
+public readonly record struct WeightData(DType Type, int Rows, int Columns, nint Data, int[]? RowOrder = null, ReadOnlyMemory<float> Scales = default)
+{
+    /// <summary>The factor of a stored row.</summary>
+    public float ScaleOf(int row) => Scales.IsEmpty ? 1 : Scales.Span[row];
+}
 
 /// <summary>A weight matrix [Rows, Columns] in a device's own packed layout.</summary>
 public abstract class Weight : IDisposable

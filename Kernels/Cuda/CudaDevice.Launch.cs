@@ -158,7 +158,7 @@ public sealed unsafe partial class CudaDevice
                 throw new NotSupportedException($"{op} needs {shared} bytes of shared memory; this GPU's blocks have {_sharedLimit}");
             if (_shared.GetValueOrDefault(kernel) < shared)
             {
-                cuFuncSetAttribute(kernel, CUfunction_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES, (int)shared).Check($"{op}: cuFuncSetAttribute");
+                cuFuncSetAttribute(kernel, CUfunction_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES, (int)shared).Check("cuFuncSetAttribute");
                 _shared[kernel] = (int)shared;
             }
         }

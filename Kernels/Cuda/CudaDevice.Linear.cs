@@ -42,6 +42,8 @@ public sealed unsafe partial class CudaDevice
         var many = StagingBytes / 2 / (elementStride + scaleStride + 128);
         if (many == 0)
             throw new NotSupportedException($"Pack: rows of {part.Columns} columns");
+        if (part.Type == DType.F8E4M3)
+            RefuseNaN(part);
         for (var first = 0; first < part.Rows; first += many)
         {
             var (begin, count) = (first, Math.Min(many, part.Rows - first));
@@ -52,15 +54,24 @@ public sealed unsafe partial class CudaDevice
                 nint te = (nint)pe, ts = (nint)ps;
                 Parallel.For(0, count, row =>
                 {
-                    var source = (byte*)part.Data + (long)(part.RowOrder?[begin + row] ?? begin + row) * rowBytes;
+                    var from = part.RowOrder?[begin + row] ?? begin + row;
+                    var source = (byte*)part.Data + (long)from * rowBytes;
                     CudaForms.Pack(part.Type, new(source, rowBytes), new((byte*)te + (long)row * elementStride, elementStride),
-                        new((byte*)ts + (long)row * scaleStride, scaleStride));
+                        new((byte*)ts + (long)row * scaleStride, scaleStride), part.ScaleOf(from));
                 });
             }
             Send(e, elements + (nint)((long)first * elementStride));
             if (scaleStride > 0)
                 Send(s, scales + (nint)((long)first * scaleStride));
         }
+    }
+
+    /// <summary>The kernels read all other codes of E4M3 as they are, and would take its NaN for 480.</summary>
+    private static void RefuseNaN(WeightData part)
+    {
+        for (var row = 0; row < part.Rows; row++)
+            if (new ReadOnlySpan<byte>((byte*)part.Data + (long)row * part.Columns, part.Columns).IndexOfAny((byte)0x7F, (byte)0xFF) is >= 0 and var column)
+                throw new ArgumentException($"Pack: element {column} of row {row} of an F8E4M3 weight [{part.Rows}, {part.Columns}] is no number");
     }
 
     /// <inheritdoc/>
@@ -106,39 +117,53 @@ public sealed unsafe partial class CudaDevice
             });
         }
         if (apart)
-        {
-            var columns = weight.Rows / 2;
-            Launch("Linear, gate", Kernel("rows.cu", "gate"), ((columns + 255) / 256, tokens, 1), 256, 0,
-                new GateParameters { Output = output, Sums = sums, Columns = columns, Epilogue = (int)epilogue });
-        }
+            Gate(output, sums, tokens, weight.Rows / 2, epilogue);
     }
+
+    private void Gate(nint output, nint sums, int tokens, int columns, Epilogue epilogue)
+        => Launch("Linear, gate", Kernel("rows.cu", "gate"), ((columns + 255) / 256, tokens, 1), 256, 0,
+            new GateParameters { Output = output, Sums = sums, Columns = columns, Epilogue = (int)epilogue });
+
+    /// <summary>Tokens that a block multiplies: the fewest in which a weight is read once for all, or the tiles of many.</summary>
+    private int BlockTokens(int tokens) => tokens switch
+    {
+        1 or 2 => tokens,
+        <= 4 => 4,
+        <= 8 => 8,
+        _ when tokens <= SkinnyTokens || _options.BatchInvariant => SkinnyTokens,
+        _ when ActivationType == DType.F32 => 64,
+        <= 32 => 32,
+        <= 64 => 64,
+        _ => 128,
+    };
 
     private void Part(DType type, LinearParameters p)
     {
-        if (p.Tokens <= SkinnyTokens || _options.BatchInvariant)
+        var tile = BlockTokens(p.Tokens);
+        if (tile <= SkinnyTokens || !Product(type, p))
+            Part(type, p, tile, (p.Tokens + tile - 1) / tile);
+    }
+
+    private void Part(DType type, LinearParameters p, int tile, int tiles)
+    {
+        if (tile <= SkinnyTokens)
         {
-            var most = p.Tokens switch { 1 => 1, 2 => 2, <= 4 => 4, <= 8 => 8, _ => SkinnyTokens };
-            Launch(Op(type, p), Kernel("linear.cu", $"linear_{(p.Gate == 0 ? "" : "gated_")}{most}", type), ((p.Rows + 7) / 8, (p.Tokens + most - 1) / most, 1), 256, 0, p);
-        }
-        else if (Product(type, p))
-        {
+            Launch(Op(type, p), Kernel("linear.cu", $"linear_{(p.Gate == 0 ? "" : "gated_")}{tile}", type), ((p.Rows + 7) / 8, tiles, 1), 256, 0, p);
         }
         else if (ActivationType == DType.F32)
         {
-            Launch(Op(type, p), Kernel("linear_tile.cu", p.Gate == 0 ? "linear_tile_plain" : "linear_tile_gated", type),
-                ((p.Rows + 63) / 64, (p.Tokens + 63) / 64, 1), 256, 0, p);
+            Launch(Op(type, p), Kernel("linear_tile.cu", p.Gate == 0 ? "linear_tile_plain" : "linear_tile_gated", type), ((p.Rows + 63) / 64, tiles, 1), 256, 0, p);
         }
         else
         {
-            TensorCores(type, p);
+            TensorCores(type, p, tile, tiles);
         }
     }
 
-    private void TensorCores(DType type, LinearParameters p)
+    private void TensorCores(DType type, LinearParameters p, int tile, int tiles)
     {
-        var tile = p.Tokens switch { <= 32 => 32, <= 64 => 64, _ => 128 };
-        var tiles = (p.Tokens + tile - 1) / tile;
-        (p.Splits, p.Depth) = Split(tiles * ((p.Rows + p.Gate + MmaRows - 1) / MmaRows), p.Columns);
+        // Blocks of experts are many, and which of them have tokens lies in device memory.
+        (p.Splits, p.Depth) = p.Tiles != 0 ? (1, p.Columns) : Split(tiles * ((p.Rows + p.Gate + MmaRows - 1) / MmaRows), p.Columns);
         // Sums of some of the columns cannot be gated: gates and values are rows like others, and meet when they are whole.
         var (gate, rows) = p.Splits > 1 ? (0, p.Rows + p.Gate) : (p.Gate, p.Rows);
         var partial = p.Splits > 1 ? Scratch(PartialScratch, (long)p.Splits * p.Tokens * rows * sizeof(float)) : 0;
@@ -152,7 +177,10 @@ public sealed unsafe partial class CudaDevice
     private static string Op(DType type, in LinearParameters p) => Describing ? $"Linear {type} [{p.Rows}, {p.Columns}] of {p.Tokens} tokens" : nameof(Linear);
 
     /// <inheritdoc/>
-    public override void Embed(Tensor output, Weight table, Tensor features, Tensor rows)
+    public override void Embed(Tensor output, Weight table, Tensor features, Tensor rows) => Embed(output, table, features, rows, 1);
+
+    /// <inheritdoc/>
+    public override void Embed(Tensor output, Weight table, Tensor features, Tensor rows, float scale)
     {
         var packed = Packed(nameof(Embed), table);
         Contract.Expect(nameof(Embed), nameof(output), output, ActivationType, output.Rows, packed.Columns);
@@ -177,6 +205,7 @@ public sealed unsafe partial class CudaDevice
                 TableRows = part.Rows,
                 AllRows = packed.Rows,
                 FeatureRows = features.IsNone ? 0 : features.Rows,
+                Scale = scale,
             });
         }
     }

@@ -1,3 +1,5 @@
+using System.Numerics;
+
 namespace Trimtab.Kernels.Cuda;
 
 public sealed unsafe partial class CudaDevice
@@ -41,6 +43,8 @@ public sealed unsafe partial class CudaDevice
                 if (!junction.Captures.IsNone)
                     (p.Captures, p.CaptureRows) = (junction.Captures.At(), junction.Captures.Rows);
             }
+            if (!junction.Added.IsNone)
+                (p.Rows, p.Added, p.AddedRows) = (junction.Rows.At(), junction.Added.At(), junction.Added.Rows);
         }
         Norm(nameof(ResidualNorm), x, p, norm);
     }
@@ -61,7 +65,7 @@ public sealed unsafe partial class CudaDevice
     {
         Contract.RopeStore(ActivationType, qkv, rotary, cache, tokens, heads);
         Enter();
-        Launch(nameof(RopeStore), Kernel("rope.cu", "rope_store"), (qkv.Rows, heads.Query + 2 * heads.KeyValue, 1), 128, sizeof(float) * heads.Dimension,
+        Launch(nameof(RopeStore), Kernel("rope.cu", "rope_store"), (qkv.Rows, heads.Query + 2 * heads.KeyValue, 1), 128, 2 * sizeof(float) * heads.Dimension,
             new RopeParameters
             {
                 Qkv = qkv.At(),
@@ -71,6 +75,9 @@ public sealed unsafe partial class CudaDevice
                 Cache = Of(cache, heads),
                 Query = heads.Query,
                 Rotated = rotary.Columns,
+                QueryNorm = heads.QueryNorm.AtOrNone(),
+                KeyNorm = heads.KeyNorm.AtOrNone(),
+                NormEpsilon = heads.NormEpsilon,
             });
     }
 
@@ -106,7 +113,10 @@ public sealed unsafe partial class CudaDevice
             PageSize = cache.PageSize,
             Window = window,
             Scale = heads.Scale,
+            SoftCap = heads.SoftCap,
         };
+        if (!tokens.Span.IsNone)
+            (p.SpanFirst, p.SpanLast) = (tokens.Span.Slice(0, 1).At(), tokens.Span.Slice(1, 1).At());
         if (qkv.Rows > SplitRows && !_options.BatchInvariant)
         {
             if (HasTensorCores(heads))
@@ -131,6 +141,8 @@ public sealed unsafe partial class CudaDevice
                 Qkv = p.Qkv + (nint)((long)first * qkv.Columns * element),
                 Sequence = p.Sequence + first * sizeof(int),
                 Position = p.Position + first * sizeof(int),
+                SpanFirst = p.SpanFirst == 0 ? 0 : p.SpanFirst + first * sizeof(int),
+                SpanLast = p.SpanLast == 0 ? 0 : p.SpanLast + first * sizeof(int),
                 Tokens = count,
             };
             Launch(nameof(AttendPaged), Kernel("attend.cu", "attend_split"), (p.Splits, heads.KeyValue, count), SplitPositions,
@@ -155,6 +167,7 @@ public sealed unsafe partial class CudaDevice
             Query = heads.Query,
             Length = length,
             Scale = heads.Scale,
+            SoftCap = heads.SoftCap,
         };
         if (HasTensorCores(heads))
             Launch(nameof(AttendFull), Kernel("attend_mma.cu", heads.Dimension <= 64 ? "attend_full_mma_64" : "attend_full_mma_128"),
@@ -184,5 +197,66 @@ public sealed unsafe partial class CudaDevice
             Columns = input.Columns,
             InputRows = input.Rows,
         });
+    }
+
+    /// <inheritdoc/>
+    public override void BlendRows(Tensor output, Tensor input, Tensor rows, Tensor weights)
+    {
+        Contract.BlendRows(ActivationType, output, input, rows, weights);
+        Enter();
+        Launch(nameof(BlendRows), Kernel("rows.cu", "blend_rows"), (output.Rows, 1, 1), 128, 0, new BlendParameters
+        {
+            Output = output.At(),
+            Input = input.At(),
+            Rows = rows.At(),
+            Weights = weights.At(),
+            Status = _status.Pointer,
+            Columns = input.Columns,
+            InputRows = input.Rows,
+            Terms = rows.Rows,
+            Count = output.Rows,
+        });
+    }
+
+    /// <inheritdoc/>
+    public override bool Draws => true;
+
+    /// <inheritdoc/>
+    public override void Draw(Tensor tokens, Tensor logits, in DrawMap map)
+    {
+        Contract.Draw(ActivationType, tokens, logits, map);
+        Enter();
+        int rows = logits.Rows, vocabulary = logits.Columns;
+        if (rows == 0)
+            return;
+        var count = (long)rows * vocabulary;
+        var memory = Scratch(4, count * (sizeof(ulong) + sizeof(float)) + rows * sizeof(float));
+        var p = new DrawParameters
+        {
+            Tokens = tokens.At(),
+            Logits = logits.At(),
+            Numbers = map.Numbers.At(),
+            Settings = map.Settings.At(),
+            Edits = map.Edits.At(),
+            Weights = memory,
+            Scores = memory + (nint)(count * sizeof(ulong)),
+            Highest = memory + (nint)(count * (sizeof(ulong) + sizeof(float))),
+            Status = _status.Pointer,
+            Vocabulary = vocabulary,
+            EditRows = map.Edits.Rows,
+            Shift = 61 - BitOperations.Log2((uint)vocabulary), // so that all weights together stay below 2^62
+        };
+        Launch(nameof(Draw), Kernel("draw.cu", "draw_scores"), (rows, 1, 1), 1024, 0, p);
+        Launch(nameof(Draw), Kernel("draw.cu", "draw_weights"), ((vocabulary + 1023) / 1024, rows, 1), 256, 0, p);
+        Launch(nameof(Draw), Kernel("draw.cu", "draw_tokens"), (rows, 1, 1), 1024, 0, p);
+    }
+
+    /// <inheritdoc/>
+    public override void SoftCap(Tensor x, float cap)
+    {
+        Contract.Expect(nameof(SoftCap), nameof(x), x, ActivationType, x.Rows, x.Columns);
+        Enter();
+        Launch(nameof(SoftCap), Kernel("rows.cu", "soft_cap"), ((int)Math.Min((x.Count + 255) / 256, 1 << 16), 1, 1), 256, 0,
+            new CapParameters { X = x.At(), Count = x.Count, Cap = cap });
     }
 }

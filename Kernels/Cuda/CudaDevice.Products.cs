@@ -3,7 +3,7 @@ namespace Trimtab.Kernels.Cuda;
 public sealed unsafe partial class CudaDevice
 {
     private const int ProductWorkspace = 32 << 20; // what NVIDIA's own guide gives Hopper
-    private const int PartialScratch = 3, ExpandedScratch = 4; // slots of Scratch
+    private const int PartialScratch = 5, ExpandedScratch = 6; // slots of Scratch
 
     private readonly Dictionary<CublasLtProduct.Shape, CublasLtProduct> _products = [];
     private CublasLtContext? _cublas;
@@ -44,7 +44,7 @@ public sealed unsafe partial class CudaDevice
     /// </summary>
     private bool Product(DType type, in LinearParameters p)
     {
-        if (p.Tokens < _options.CublasTokens || Cublas() is not { } context)
+        if (p.Tiles != 0 || p.Tokens < _options.CublasTokens || Cublas() is not { } context)
             return false;
         var rows = p.Rows + p.Gate;
         var element = ActivationType.BlockBytes();

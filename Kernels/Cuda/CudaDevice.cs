@@ -29,7 +29,7 @@ public sealed unsafe partial class CudaDevice : Device
     private readonly Dictionary<(string File, string Name, DType? Form), nint> _kernels = [];
     private readonly HashSet<nint> _storages = [];
     private readonly ConcurrentQueue<nint> _forgotten = new();
-    private readonly CudaStorage?[] _scratch = new CudaStorage?[5];
+    private readonly CudaStorage?[] _scratch = new CudaStorage?[7];
     private readonly int _sharedLimit, _multiprocessors;
     private int _staged; // bytes of the staging memory that copies under way read
     private bool _disposed;
@@ -121,6 +121,9 @@ public sealed unsafe partial class CudaDevice : Device
     public override DType ActivationType => _options.ActivationType;
 
     /// <inheritdoc/>
+    public override Abilities Abilities => Abilities.All;
+
+    /// <inheritdoc/>
     public override bool Caches(DType type) => type == ActivationType || type is DType.BF16 or DType.U8;
 
     /// <summary>Kernel programs that had to be compiled since the start, because the folder did not hold them.</summary>
@@ -174,8 +177,8 @@ public sealed unsafe partial class CudaDevice : Device
         {
             var part = target.Slice(done, Math.Min(target.Length - done, StagingBytes / size));
             var bytes = new ReadOnlySpan<byte>((void*)_staging.Value, part.Length * size);
-            cuMemcpyDtoHAsync((void*)_staging.Value, address + (nint)((long)done * size), (nuint)bytes.Length, _stream.Value).Check($"Download of {source.Describe()}");
-            cuStreamSynchronize(_stream.Value).Check($"Download of {source.Describe()}");
+            cuMemcpyDtoHAsync((void*)_staging.Value, address + (nint)((long)done * size), (nuint)bytes.Length, _stream.Value).Check(nameof(Download), (nuint)bytes.Length);
+            cuStreamSynchronize(_stream.Value).Check(nameof(Download), (nuint)bytes.Length);
             if (source.Type == DType.I32)
                 for (var i = 0; i < part.Length; i++)
                     part[i] = MemoryMarshal.Read<int>(bytes[(4 * i)..]);
@@ -194,7 +197,10 @@ public sealed unsafe partial class CudaDevice : Device
         Contract.Copy(target, source);
         Enter();
         if (source.Count > 0)
-            cuMemcpyDtoDAsync(target.At(), source.At(), (nuint)(source.Count * source.Type.BlockBytes()), _stream.Value).Check($"Copy of {source.Describe()}");
+        {
+            var bytes = (nuint)(source.Count * source.Type.BlockBytes());
+            cuMemcpyDtoDAsync(target.At(), source.At(), bytes, _stream.Value).Check(nameof(Copy), bytes);
+        }
     }
 
     /// <summary>Waits for all queued work.</summary>
@@ -296,7 +302,7 @@ public sealed unsafe partial class CudaDevice : Device
             if (_capturing)
                 throw new InvalidOperationException("a step that is being recorded cannot upload");
             fixed (byte* p = part) // pinned memory, which no collection moves
-                cuMemcpyHtoDAsync(target, p, (nuint)part.Length, _stream.Value).Check($"Upload of {part.Length} bytes");
+                cuMemcpyHtoDAsync(target, p, (nuint)part.Length, _stream.Value).Check(nameof(Upload), (nuint)part.Length);
             target += part.Length;
             bytes = bytes[part.Length..];
         }

@@ -48,4 +48,12 @@ internal static class CudaResults
         if (result != CUresult.CUDA_SUCCESS)
             throw CudaException.Of(result, operation);
     }
+
+    /// <summary>The same of a copy, whose text is made only when it is needed: a step has many.</summary>
+    /// <exception cref="CudaException">The call failed.</exception>
+    public static void Check(this CUresult result, string operation, nuint bytes)
+    {
+        if (result != CUresult.CUDA_SUCCESS)
+            throw CudaException.Of(result, $"{operation} of {bytes} bytes");
+    }
 }

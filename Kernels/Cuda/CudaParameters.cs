@@ -9,7 +9,7 @@ namespace Trimtab.Kernels.Cuda;
 [StructLayout(LayoutKind.Sequential)]
 internal struct LinearParameters
 {
-    public nint Output, Input, Elements, Scales, Bias, Partial;
+    public nint Output, Input, Elements, Scales, Bias, Partial, Tiles, Experts;
     public int ElementStride, ScaleStride, Tokens, Columns, Rows, FirstRow, OutputColumns, Gate, Epilogue, Depth, Splits;
 }
 
@@ -27,6 +27,8 @@ internal struct NormParameters
     public int Columns, Layer, Layers, VectorRows, CaptureRows, ProductRows;
     public float Epsilon;
     public int Centered;
+    public nint Rows, Added;
+    public int AddedRows;
 }
 
 [StructLayout(LayoutKind.Sequential)]
@@ -34,6 +36,7 @@ internal struct EmbedParameters
 {
     public nint Output, Features, Rows, Elements, Scales, Status;
     public int ElementStride, ScaleStride, Columns, FirstRow, TableRows, AllRows, FeatureRows;
+    public float Scale;
 }
 
 [StructLayout(LayoutKind.Sequential)]
@@ -41,6 +44,40 @@ internal struct TakeParameters
 {
     public nint Output, Input, Rows, Status;
     public int Columns, InputRows;
+}
+
+[StructLayout(LayoutKind.Sequential)]
+internal struct BlendParameters
+{
+    public nint Output, Input, Rows, Weights, Status;
+    public int Columns, InputRows, Terms, Count;
+}
+
+[StructLayout(LayoutKind.Sequential)]
+internal struct CapParameters
+{
+    public nint X;
+    public long Count;
+    public float Cap;
+}
+
+[StructLayout(LayoutKind.Sequential)]
+internal struct ExpertsParameters
+{
+    public nint Output, Input, Scores, Gathered, Results, Share, Expert, Place, Tiles, Status;
+    public int Tokens, Columns, Experts, Used, Normalised, TileTokens, TileCount;
+}
+
+[StructLayout(LayoutKind.Sequential)]
+internal struct Tile
+{
+    public int Expert, First, End, Unused;
+}
+
+[StructLayout(LayoutKind.Sequential)]
+internal struct ExpertRows
+{
+    public nint Elements, Scales;
 }
 
 [StructLayout(LayoutKind.Sequential)]
@@ -58,6 +95,13 @@ internal struct GateParameters
 }
 
 [StructLayout(LayoutKind.Sequential)]
+internal struct DrawParameters
+{
+    public nint Tokens, Logits, Numbers, Settings, Edits, Scores, Weights, Highest, Status;
+    public int Vocabulary, EditRows, Shift;
+}
+
+[StructLayout(LayoutKind.Sequential)]
 internal struct Cache
 {
     public nint Keys, Values, Scales;
@@ -70,15 +114,17 @@ internal struct RopeParameters
     public nint Qkv, Rotary, StoreRow, Status;
     public Cache Cache;
     public int Query, Rotated;
+    public nint QueryNorm, KeyNorm;
+    public float NormEpsilon;
 }
 
 [StructLayout(LayoutKind.Sequential)]
 internal struct AttendParameters
 {
-    public nint Output, Qkv, Sequence, Position, Pages, Partial, Status;
+    public nint Output, Qkv, Sequence, Position, Pages, SpanFirst, SpanLast, Partial, Status;
     public Cache Cache;
     public int Tokens, Query, Sequences, PageColumns, PageSize, Window, Splits, Length;
-    public float Scale;
+    public float Scale, SoftCap;
 }
 
 /// <summary>What a kernel says went wrong; see common.cuh.</summary>
@@ -99,6 +145,11 @@ internal struct Status
         7 => $"AttendPaged: sequence {Value} of {Count}",
         8 => $"AttendPaged: position {Value} of {Count}",
         9 => $"AttendPaged: position {Value} of sequence {Extra} is in no page of the cache, which has {Count} pages",
+        10 => $"AttendPaged: a span of positions {Count} to {Extra} around position {Value}",
+        11 => $"ResidualNorm: feature {Value} of {Count}",
+        12 => $"BlendRows: row {Value} of {Count}",
+        13 => $"Experts: a router's score of token {Value} of {Count} is no number",
+        14 => $"Draw: edit {Value} of {Count}, of row {Extra}, or its token is not there",
         _ => $"a kernel reported {Code}: {Value}, {Count}, {Extra}",
     };
 }

@@ -47,9 +47,11 @@ public sealed partial class ReferenceDevice : Device
             var floats = new float[columns];
             for (var r = 0; r < part.Rows; r++)
             {
-                var source = (byte*)part.Data + (part.RowOrder?[r] ?? r) * bytes;
+                var from = part.RowOrder?[r] ?? r;
+                var source = (byte*)part.Data + from * bytes;
                 Blocks.Dequantize(part.Type, new ReadOnlySpan<byte>(source, checked((int)bytes)), floats);
-                rows.Add(Array.ConvertAll(floats, static v => (double)v));
+                var scale = part.ScaleOf(from);
+                rows.Add(Array.ConvertAll(floats, v => (double)v * scale));
             }
         }
         return new ReferenceWeight([.. rows], columns);

@@ -138,6 +138,48 @@ public class QuantizedCheckpointTests
         Assert.That(a.Logits[0].Zip(b.Logits[0], (x, y) => Math.Abs(x - y)).Max() / spread, Is.LessThan(form.Target == DType.Q4_1 ? 3e-3 : 3e-2));
     }
 
+    /// <summary>A device that computes E4M3 gets the codes and their scales, of whole matrices and of parts: nothing is rounded.</summary>
+    [TestCase(7), TestCase(8)]
+    public void Scaled_fp8_is_computed_as_it_is_stored(int formIndex)
+    {
+        var device = Trimtab.Tests.Cuda.EmulatedCuda.Get();
+        using var plain = VisionLanguageModel.Open(Write("plain", Forms[formIndex], null), new() { WeightType = DType.F32, Threads = 2 });
+        using var quantised = VisionLanguageModel.Open(
+            Write("quantised", Forms[formIndex], "{\"quant_method\": \"compressed-tensors\", \"format\": \"float-quantized\", \"config_groups\": {}}"), new() { Device = device });
+        Assert.That(quantised.Network.Notes, Has.Some.Contains("as they are stored"));
+        var options = new Trimtab.Engine.GenerationOptions { MaxTokens = 1, Capture = true };
+        var (a, b) = (Outcome.Run(quantised, [(quantised.Raw("the rain in"), options)])[0], Outcome.Run(plain, [(plain.Raw("the rain in"), options)])[0]);
+        var spread = b.Logits[0].Max() - b.Logits[0].Min();
+        Assert.That(a.Logits[0].Zip(b.Logits[0], (x, y) => Math.Abs(x - y)).Max() / spread, Is.LessThan(2e-5));
+    }
+
+    [Test]
+    public void A_code_that_is_no_number_is_named_with_its_tensor()
+    {
+        var folder = Write("bad", Forms[7], "{\"quant_method\": \"compressed-tensors\", \"format\": \"float-quantized\", \"config_groups\": {}}");
+        var path = Path.Combine(folder, "model.safetensors");
+        var bytes = File.ReadAllBytes(path);
+        using (var checkpoint = Checkpoint.Open(path))
+            bytes[checkpoint.Tensors["model.layers.1.self_attn.o_proj.weight"].Offset] = 0x7F;
+        File.WriteAllBytes(path, bytes);
+        Assert.That(() => VisionLanguageModel.Open(folder, new() { Device = Trimtab.Tests.Cuda.EmulatedCuda.Get() }),
+            Throws.TypeOf<InvalidCheckpointException>().With.Message.Contains("model.layers.1.self_attn.o_proj.weight: ").And.Message.Contains("element 0 of row 0"));
+    }
+
+    [Test]
+    public unsafe void What_is_no_number_and_scales_of_other_rows_are_refused()
+    {
+        var device = Trimtab.Tests.Cuda.EmulatedCuda.Get();
+        byte[] codes = [1, 2, 3, 0xFF];
+        fixed (byte* p = codes)
+        {
+            var data = new WeightData(DType.F8E4M3, 2, 2, (nint)p);
+            Assert.That(() => device.Pack(data), Throws.ArgumentException.With.Message.Contains("element 1 of row 1"));
+            Assert.That(() => device.Pack(data with { Scales = new float[3] }), Throws.ArgumentException.With.Message.Contains("3 scales of a part of 2 rows"));
+            Assert.That(() => device.Pack(data with { Type = DType.BF16, Columns = 1, Scales = new float[2] }), Throws.ArgumentException.With.Message.Contains("expected one of each row of F8E4M3"));
+        }
+    }
+
     private string Write(string name, QuantizationForm form, string? quantization)
     {
         var folder = Path.Combine(_folder, name);

@@ -1,4 +1,5 @@
 using Trimtab.Kernels;
+using Trimtab.Kernels.Cuda;
 using Trimtab.Tests.Kernels;
 using static Trimtab.Tests.Kernels.ReferenceDevicePair;
 
@@ -11,6 +12,8 @@ namespace Trimtab.Tests.Cuda;
 public class BFloat16Tests
 {
     private const double Rounding = 1 / 250.0;
+
+    private static DType[] Forms => CudaForms.All.ToArray();
 
     private static Device Gpu => EmulatedCuda.Get(DType.BF16, blocking: true);
 
@@ -53,8 +56,8 @@ public class BFloat16Tests
     /// Every way through: a warp a row up to 8 tokens, from then on tensor cores, with tiles of each size cut off at every edge, columns
     /// shared among blocks and not; and cuBLASLt.
     /// </summary>
-    [TestCase(DType.F32), TestCase(DType.F16), TestCase(DType.BF16), TestCase(DType.Q8_0), TestCase(DType.Q4_0), TestCase(DType.Q4_1), TestCase(DType.Q4_K)]
-    public void Linear_is_the_oracles(DType type)
+    [Test]
+    public void Linear_is_the_oracles([ValueSource(nameof(Forms))] DType type)
     {
         int[] widths = type.BlockSize() switch { 1 => [1, 9, 64, 136, 777], 32 => [32, 96, 544], _ => [256, 512] };
         foreach (var columns in widths)
@@ -122,6 +125,61 @@ public class BFloat16Tests
             return device.Get(output);
         }
         Close(Full(Gpu), Full(Oracle), 1.5 * Rounding, "full");
+    }
+
+    /// <summary>Capped scores, and stretches that tokens see all of, in tensor cores and in the few tokens' kernel.</summary>
+    [Test]
+    public void Capped_scores_and_stretches_are_the_oracles([Values(9, 75)] int tokens, [Values(64, 128, 256)] int dimension, [Values(0, 24)] int window)
+    {
+        const int Before = 300;
+        var heads = new Heads(4, 2, dimension, 2 / MathF.Sqrt(dimension), 5);
+        var width = 2 * dimension;
+        float[] qkv = Rounded(Noise(tokens * heads.Columns, 1)), keys = Rounded(Noise(384 * width, 2)), values = Rounded(Noise(384 * width, 3));
+        int[] first = [.. Enumerable.Range(Before, tokens).Select(p => p is >= 304 and < 370 ? 304 : p)], last = [.. Enumerable.Range(Before, tokens).Select(p => p is >= 304 and < 370 ? 369 : p)];
+        float[] Run(Device device)
+        {
+            var output = device.Activations(new float[tokens * 4 * dimension], 4 * dimension);
+            device.AttendPaged(output, device.Activations(qkv, heads.Columns), new(device.Activations(keys, width), device.Activations(values, width), 16), new(
+                device.Integers(new int[tokens]), device.Integers([.. Enumerable.Range(Before, tokens)]), default, device.Integers([.. Enumerable.Range(0, 24).Reverse()]),
+                device.Table([.. first, .. last], tokens)), heads, window);
+            return device.Get(output);
+        }
+        Close(Run(Gpu), Run(Oracle), 1.5 * Rounding, "stretches");
+    }
+
+    /// <summary>Experts whose gates and values are of one form, and of two; few tokens, and tiles of many.</summary>
+    [Test]
+    public unsafe void Experts_are_the_oracles([Values(1, 5, 40)] int tokens, [Values(DType.BF16, DType.Q4_0)] DType gate, [Values(DType.BF16, DType.Q8_0)] DType up)
+    {
+        const int Count = 5, Width = 96, Inner = 64;
+        // Tensor cores see weights as bfloat16: give them such.
+        byte[] Weights(DType type, int rows, int columns, int seed)
+        {
+            var bytes = BlocksData.Random(type, rows, columns, new Random(seed));
+            return tokens > 16 && type != DType.BF16 ? AsBFloat16(type, bytes, rows * columns) : bytes;
+        }
+        DType Form(DType type) => tokens > 16 ? DType.BF16 : type;
+        float[] input = Rounded(Noise(tokens * Width, 1)), scores = Rounded(Noise(tokens * Count, 2, 3));
+        float[] Run(Device device)
+        {
+            var (both, down) = (new Weight[Count], new Weight[Count]);
+            for (var e = 0; e < Count; e++)
+            {
+                byte[] g = Weights(gate, Inner, Width, 10 + e), u = Weights(up, Inner, Width, 20 + e), d = Weights(DType.BF16, Width, Inner, 30 + e);
+                var wide = e == 2 && tokens <= 16 ? AsBFloat16(gate, g, Inner * Width) : null; // one expert in another form than the others
+                fixed (byte* pg = wide ?? g, pu = u, pd = d)
+                {
+                    both[e] = device.Pack(new(wide is null ? Form(gate) : DType.BF16, Inner, Width, (nint)pg), new(Form(up), Inner, Width, (nint)pu));
+                    down[e] = device.Pack(new WeightData(DType.BF16, Width, Inner, (nint)pd));
+                }
+            }
+            var output = device.Activations(new float[tokens * Width], Width);
+            device.Experts(output, device.Activations(input, Width), device.Activations(scores, Count), new(both, down, 2, true, Epilogue.SiluGate));
+            return device.Get(output);
+        }
+        float[] actual = Run(Gpu), expected = Run(Oracle);
+        var size = expected.Max(Math.Abs);
+        Close([.. actual.Select(v => v / size)], [.. expected.Select(v => v / size)], 4 * Rounding, "experts");
     }
 
     /// <summary>Tokens of several sequences side by side, decoding ones among chunks: every run of a tile walks over its own pages alone.</summary>

@@ -79,7 +79,7 @@ public sealed unsafe class NvrtcTests
             var kernel = Compiled(architecture, file, form is { } f ? $"FORM={CudaForms.Number(f)}" : null).Kernels.Single(k => k.Kernel == name);
             var fit = kernel.Blocks(architecture, dynamic);
             TestContext.Out.WriteLine($"{architecture} {kernel} {form}: {fit} blocks");
-            var spilled = (name, architecture) == ("attend_split", "sm_80") ? 8 : 0; // two registers that the compiler gives up for a sixth block
+            var spilled = architecture == "sm_80" && name is ("attend_split" or "linear_8") ? 8 : 0; // two registers that the compiler gives up for another block
             Assert.That(kernel.Frame, Is.LessThanOrEqualTo(spilled), $"{name} for {architecture}: registers or arrays that lie in memory");
             Assert.That(fit, Is.GreaterThanOrEqualTo(blocks[Array.IndexOf(Architectures, architecture)]), $"{name} {form} for {architecture}: {kernel}");
         }

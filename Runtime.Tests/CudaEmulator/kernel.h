@@ -25,6 +25,7 @@ extern "C" __attribute__((visibility("default"))) void emulator_bind(Emulator* e
 
 #define __syncthreads() emulator->barrier(__LINE__)
 
+struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(16) float4 { float x, y, z, w; };
 
@@ -44,6 +45,12 @@ template <class T> inline T __shfl_sync(unsigned mask, T v, int lane)
     return lane_operand<T>(emulator->exchange(mask, 2, &v, sizeof(T)), lane & 31);
 }
 
+template <class T> inline T __shfl_up_sync(unsigned mask, T v, unsigned d)
+{
+    const unsigned lane = emulated_lane();
+    return lane_operand<T>(emulator->exchange(mask, 8, &v, sizeof(T)), lane >= d ? lane - d : lane);
+}
+
 inline void __syncwarp(unsigned mask = 0xffffffffu) { emulator->exchange(mask, 3, "", 1); }
 
 inline unsigned __ballot_sync(unsigned mask, int predicate)
@@ -55,6 +62,10 @@ inline unsigned __ballot_sync(unsigned mask, int predicate)
             bits |= 1u << lane;
     return bits;
 }
+
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return (unsigned long long)((unsigned __int128)a * b >> 64); }
+
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
 
 inline unsigned atomicCAS(unsigned* p, unsigned expected, unsigned value)
 {
@@ -82,6 +93,12 @@ inline void store16(void* p, uint4 v)
 {
     check_aligned(p, 16);
     *(uint4*)p = v;
+}
+
+inline uint2 load8(const void* p)
+{
+    check_aligned(p, 8);
+    return *(const uint2*)p;
 }
 
 inline void cp_async16(void* shared, const void* global)

@@ -9,22 +9,26 @@ namespace Trimtab.Tests.Golden;
 /// What must hold of every family beside the reference's values: double precision agrees, batches, chunks and shared pages change no bit, and an
 /// image's tokens are known from its size.
 /// </summary>
-[TestFixture("llava-siglip-qwen2")]
-[TestFixture("llava-next-mistral")]
-[TestFixture("llava-onevision")]
-[TestFixture("idefics3-smolvlm")]
-[TestFixture("gemma3")]
-[TestFixture("qwen2-vl")]
-[TestFixture("qwen2.5-vl")]
-[TestFixture("qwen3-vl")]
-[TestFixture("text-qwen3-moe")]
-[TestFixture("text-gemma2")]
-public class FamilyTests(string name)
+[TestFixture("llava-siglip-qwen2", "cpu")]
+[TestFixture("llava-next-mistral", "cpu")]
+[TestFixture("llava-onevision", "cpu")]
+[TestFixture("idefics3-smolvlm", "cpu")]
+[TestFixture("gemma3", "cpu")]
+[TestFixture("qwen2-vl", "cpu")]
+[TestFixture("qwen2.5-vl", "cpu")]
+[TestFixture("qwen3-vl", "cpu")]
+[TestFixture("text-qwen3-moe", "cpu")]
+[TestFixture("text-gemma2", "cpu")]
+[TestFixture("gemma3", "cuda")]
+[TestFixture("qwen3-vl", "cuda")]
+[TestFixture("text-qwen3-moe", "cuda")]
+[TestFixture("text-gemma2", "cuda")]
+public class FamilyTests(string name, string device)
 {
     private Fixture _fixture = null!;
 
     [OneTimeSetUp]
-    public void Open() => _fixture = Fixture.Open(name);
+    public void Open() => _fixture = Fixture.OpenOn(device, name, batchInvariant: true);
 
     [OneTimeTearDown]
     public void Close() => _fixture?.Dispose();
@@ -32,8 +36,8 @@ public class FamilyTests(string name)
     [Test]
     public void Double_precision_agrees()
     {
-        using var device = new ReferenceDevice();
-        using var fixture = Fixture.Open(name, options: new() { Device = device });
+        using var reference = new ReferenceDevice();
+        using var fixture = Fixture.Open(name, options: new() { Device = reference });
         var (expected, actual) = (Run(fixture), Run(_fixture));
         Assert.That(expected.Sequence.States!.Zip(actual.Sequence.States!, (a, b) => Math.Abs(a - b)).Max(), Is.LessThan(1e-4f));
         Assert.That(expected.Logits[0].Zip(actual.Logits[0], (a, b) => Math.Abs(a - b)).Max(), Is.LessThan(1e-4f));

@@ -4,6 +4,7 @@ using Trimtab.Engine;
 using Trimtab.Imaging;
 using Trimtab.Kernels;
 using Trimtab.Steering;
+using Trimtab.Tests.Cuda;
 using EngineOfModel = Trimtab.Engine.Engine;
 
 namespace Trimtab.Tests.Golden;
@@ -41,6 +42,10 @@ internal sealed class Fixture : IDisposable
             path = System.IO.Path.Combine(path, "model-bf16.gguf");
         return new(name, path, options ?? new() { WeightType = DType.F32 });
     }
+
+    /// <summary>The same on a kind of device, "cpu" or "cuda"; there, if it is so wished, with the same bits in any batch.</summary>
+    public static Fixture OpenOn(string device, string name, string? form = null, bool batchInvariant = false)
+        => Open(name, form, device == "cpu" ? null : new() { WeightType = DType.F32, Device = EmulatedCuda.Get(batchInvariant: batchInvariant, cublas: device == "cuda, cuBLASLt") });
 
     public bool Has(string tensor) => _tensors.Tensors.ContainsKey(tensor);
 

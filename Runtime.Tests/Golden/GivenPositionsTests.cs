@@ -9,13 +9,14 @@ namespace Trimtab.Tests.Golden;
 /// Qwen2.5-VL multiplies an image's place in time by tokens_per_second (the model's own first code adds), and after an image it moves the
 /// generated tokens of the next prompt too. Everything else of these fixtures is compared through the engine.
 /// </summary>
-[TestFixture("qwen2-vl"), TestFixture("qwen2.5-vl"), TestFixture("qwen3-vl")]
-public class GivenPositionsTests(string name)
+[TestFixture("qwen2-vl", "cpu"), TestFixture("qwen2.5-vl", "cpu"), TestFixture("qwen3-vl", "cpu")]
+[TestFixture("qwen2-vl", "cuda"), TestFixture("qwen2.5-vl", "cuda"), TestFixture("qwen3-vl", "cuda")]
+public class GivenPositionsTests(string name, string device)
 {
     private Fixture _fixture = null!;
 
     [OneTimeSetUp]
-    public void Open() => _fixture = Fixture.Open(name);
+    public void Open() => _fixture = Fixture.OpenOn(device, name);
 
     [OneTimeTearDown]
     public void Close() => _fixture?.Dispose();

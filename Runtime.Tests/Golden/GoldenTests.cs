@@ -37,6 +37,20 @@ namespace Trimtab.Tests.Golden;
 [TestFixture("text-llama", null, "cuda")]
 [TestFixture("text-mistral-window", null, "cuda")]
 [TestFixture("text-qwen2", null, "cuda")]
+[TestFixture("text-qwen3", null, "cuda")]
+[TestFixture("text-qwen3-moe", null, "cuda")]
+[TestFixture("text-mixtral", null, "cuda")]
+[TestFixture("text-phi3", null, "cuda")]
+[TestFixture("text-gemma2", null, "cuda")]
+[TestFixture("text-gemma3", null, "cuda")]
+[TestFixture("llava-siglip-qwen2", null, "cuda")]
+[TestFixture("llava-next-mistral", null, "cuda")]
+[TestFixture("llava-onevision", null, "cuda")]
+[TestFixture("idefics3-smolvlm", null, "cuda")]
+[TestFixture("gemma3", null, "cuda")]
+[TestFixture("qwen2-vl", null, "cuda")]
+[TestFixture("qwen2.5-vl", null, "cuda")]
+[TestFixture("qwen3-vl", null, "cuda")]
 [TestFixture("llava-gqa", null, "cuda, cuBLASLt")]
 [TestFixture("text-qwen2", null, "cuda, cuBLASLt")]
 public class GoldenTests(string name, string? form, string device)
@@ -47,7 +61,7 @@ public class GoldenTests(string name, string? form, string device)
     private Fixture _fixture = null!;
 
     [OneTimeSetUp]
-    public void Open() => _fixture = Fixture.Open(name, form, device == "cpu" ? null : new() { WeightType = DType.F32, Device = EmulatedCuda.Get(cublas: device.EndsWith("cuBLASLt", StringComparison.Ordinal)) });
+    public void Open() => _fixture = Fixture.OpenOn(device, name, form);
 
     [OneTimeTearDown]
     public void Close() => _fixture?.Dispose();

@@ -184,7 +184,7 @@ public class AttendPagedTests(string kind)
     public void Capped_scores_are_the_oracles([Values(16, 20, 64)] int dimension, [Values(0.7f, 50)] float cap, [Values(0, 24)] int window)
     {
         for (var form = 0; form < 3; form++)
-            new Step(Form(form, dimension) with { SoftCap = cap, Scale = 2 }, 16, window, float.NaN, (0, 7), (31, 1), (13, 5), (300, 17), (0, 1)).Check("cpu", $"cap {cap}");
+            new Step(Form(form, dimension) with { SoftCap = cap, Scale = 2 }, 16, window, float.NaN, (0, 7), (31, 1), (13, 5), (300, 17), (0, 1)).Check(kind, $"cap {cap}");
     }
 
     /// <summary>Stretches of all lengths, over the borders of blocks and chunks, wider than the window and outside it; tokens outside any.</summary>
@@ -204,9 +204,9 @@ public class AttendPagedTests(string kind)
                     _ => (p, p),
                 },
             };
-            step.Check("cpu", $"spans, form {form}");
-            var together = step.Run(Devices[1]);
-            foreach (var device in Devices[1..])
+            step.Check(kind, $"spans, form {form}");
+            var together = step.Run(_exact[0]);
+            foreach (var device in _exact)
                 for (var t = 0; t < step.Tokens; t += 7)
                     Same(step.Run(device, t), Rows(together, step.Width, t), $"token {t} alone");
         }
@@ -215,7 +215,7 @@ public class AttendPagedTests(string kind)
     [Test]
     public void Spans_without_their_token_are_refused()
     {
-        foreach (var device in Devices)
+        foreach (var device in _devices)
         {
             var cache = new KvLayer(device.Activations(new float[12 * 8], 8), device.Activations(new float[12 * 8], 8), 4);
             void Run(int first, int last) => device.AttendPaged(

@@ -27,6 +27,8 @@ internal static class BlocksData
     public static byte[] Random(DType type, int rows, int columns, Random random, byte? fill = null)
     {
         var bytes = new byte[rows * type.RowBytes(columns)];
+        if (type == DType.F8E4M3) // no NaN, and nothing beyond 1
+            return Array.ConvertAll(bytes, _ => (byte)(random.Next(0x38) | random.Next(2) << 7));
         if (!type.IsQuantized())
         {
             var values = new float[rows * columns];

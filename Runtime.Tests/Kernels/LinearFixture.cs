@@ -7,7 +7,7 @@ namespace Trimtab.Tests.Kernels;
 /// <summary>A device, a weight of random parts on it and the same weight as floats.</summary>
 internal sealed unsafe class LinearFixture : IDisposable
 {
-    public static readonly DType[] Forms = [DType.F32, DType.F16, DType.BF16, DType.Q8_0, DType.Q4_0, DType.Q4_1, DType.Q4_K, DType.Q6_K];
+    public static readonly DType[] Forms = [DType.F32, DType.F16, DType.BF16, DType.Q8_0, DType.Q4_0, DType.Q4_1, DType.Q4_K, DType.Q6_K, DType.F8E4M3];
 
     public readonly Device Device;
     public readonly Weight Weight;
@@ -34,11 +34,13 @@ internal sealed unsafe class LinearFixture : IDisposable
             var memory = (byte*)System.Runtime.InteropServices.NativeMemory.Alloc((nuint)bytes.Length);
             bytes.CopyTo(new Span<byte>(memory, bytes.Length));
             var order = shuffle ? Enumerable.Range(0, rows).OrderBy(_ => random.Next()).ToArray() : null;
-            data.Add(new WeightData(type, rows, columns, (nint)memory, order));
+            float[]? scales = type == DType.F8E4M3 ? Floats(rows, seed) : null;
+            data.Add(new WeightData(type, rows, columns, (nint)memory, order, scales));
             var part = new float[rows * columns];
             Blocks.Dequantize(type, bytes, part);
             for (var r = 0; r < rows; r++)
-                values.AddRange(part.AsSpan((order?[r] ?? r) * columns, columns));
+                foreach (var value in part.AsSpan((order?[r] ?? r) * columns, columns))
+                    values.Add(value * data[^1].ScaleOf(order?[r] ?? r));
         }
         Values = [.. values];
         Weight = Device.Pack([.. data]);

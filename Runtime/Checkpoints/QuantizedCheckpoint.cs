@@ -25,7 +25,10 @@ public sealed record QuantizationForm(QuantizationMethod Method, int GroupSize =
     /// The native form that its matrices become, and what that costs, for people. Q4_0: exact. Q4_1: codes and scales are exact, and each value is off by the rounding of
     /// scale · zero to binary16, at most 1/128 of the scale. Q8_0: off by half a 127th of the largest of 32 values. BF16: off by 1/256 of itself.
     /// </summary>
-    public string Note => $"{Method.ToString().ToUpperInvariant()} weights are computed as {Target}: " + Target switch
+    public string Note => NoteOf(false);
+
+    /// <summary>The same for a device that computes scaled FP8 as it is, or that does not.</summary>
+    public string NoteOf(bool scaled) => scaled && Method == QuantizationMethod.Fp8 ? "FP8 weights are computed as they are stored, a scale a row" : $"{Method.ToString().ToUpperInvariant()} weights are computed as {Target}: " + Target switch
     {
         DType.Q4_0 => "exact",
         DType.Q4_1 => "codes and scales exact, offsets rounded to binary16 (at most 1/128 of a step)",
@@ -113,6 +116,20 @@ public sealed unsafe class QuantizedCheckpoint : Checkpoint
         if (form.ActOrder)
             Check("g_idx", Of("g_idx", DType.I32) is [var n] && n == columns, $"I32 [{columns}]");
         return (checked((int)rows), checked((int)columns));
+    }
+
+    /// <summary>A scaled FP8 matrix as it is stored, and the factor of each row; null for any other tensor.</summary>
+    public MappedTensor? MapScaled(string name, out float[] scales)
+    {
+        scales = [];
+        if (_form.Method != QuantizationMethod.Fp8 || !_made.TryGetValue(name, out var stem))
+            return null;
+        using (var scale = _inner.Map(stem + ".weight_scale"))
+            scales = scale.ToFloats();
+        var rows = (int)Tensors[name].Shape[0];
+        if (scales.Length == 1)
+            scales = [.. Enumerable.Repeat(scales[0], rows)];
+        return _inner.Map(stem + ".weight");
     }
 
     private protected override MappedTensor View(TensorInfo info)

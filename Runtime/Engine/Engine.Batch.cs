@@ -107,8 +107,13 @@ public sealed partial class Engine
             }
             if (position == prompt - 1 && sequence.Options.Capture && sequence.States is null)
                 _captured.Add((sequence, _batch.Capture(token)));
-            if (position == sequence.Length - 1 || (sequence.Options.Score && position < prompt - 1))
-                _sampled.Add((sequence, _batch.Sample(token), position));
+            if (position != sequence.Length - 1 && !(sequence.Options.Score && position < prompt - 1))
+                continue;
+            var row = _batch.Sample(token);
+            _sampled.Add((sequence, row, position));
+            if (_network.Device.Draws && position == sequence.Length - 1 && sequence.IsDrawnUnseen && !(sequence.Options.Capture && position == prompt - 1)
+                && sequence.Length < Math.Min(sequence.Limit, ContextLength))
+                _batch.Draw(row, sequence.Sampler);
         }
         sequence.Computed += sequence.Planned;
     }
@@ -179,16 +184,21 @@ public sealed partial class Engine
             _network.Device.Download(_step.Products.Slice(0, _observed.Count), _products.AsSpan(0, _observed.Count * 2 * text.Layers));
         for (var i = 0; i < _observed.Count; i++)
             _observed[i].Sequence.Telemetry!.Add(_products.AsSpan(i * 2 * text.Layers, 2 * text.Layers), _observed[i].IsPrompt, _observed[i].IsSteered);
-        if (_batch.Samples > 0)
-            _network.Device.Download(_step.Logits, _logits.AsSpan(0, _batch.Samples * vocabulary));
+        DownloadLogits(vocabulary);
         var start = Stopwatch.GetTimestamp();
+        _choosing.Clear();
         _drawing.Clear();
         foreach (var (sequence, row, position) in _sampled)
         {
             try
             {
-                if (Take(sequence, _logits.AsSpan(row * vocabulary, vocabulary), position))
-                    _drawing.Add((sequence, row));
+                if (_drawn[row] >= 0)
+                    sequence.Choose((int)_drawn[row]);
+                else if (Take(sequence, _logits.AsSpan(row * vocabulary, vocabulary), position))
+                    _choosing.Add((sequence, row));
+                else
+                    continue;
+                _drawing.Add(sequence);
             }
             catch (Exception error) when (error is not OutOfMemoryException)
             {
@@ -196,8 +206,8 @@ public sealed partial class Engine
                 sequence.End(FinishReason.Error, error);
             }
         }
-        _network.Device.Spread(_drawing.Count, _choose);
-        foreach (var (sequence, _) in _drawing)
+        _network.Device.Spread(_choosing.Count, _choose);
+        foreach (var sequence in _drawing)
         {
             try
             {
@@ -216,6 +226,29 @@ public sealed partial class Engine
         {
             ReturnFeatures(sequence, sequence.Computed);
             Publish(sequence, all: false);
+        }
+    }
+
+    /// <summary>
+    /// Fetches the tokens that the device drew, and the logits that somebody looks at: rows of a sequence that shows, hashes, masks or keeps them, and
+    /// rows from which the device could draw nothing, so that the sampler says why.
+    /// </summary>
+    private void DownloadLogits(int vocabulary)
+    {
+        var samples = _batch.Samples;
+        if (samples == 0)
+            return;
+        if (_batch.Draws > 0)
+            _network.Device.Download(_step.Drawn, _drawn.AsSpan(0, samples));
+        else
+            _drawn.AsSpan(0, samples).Fill(-1);
+        for (int first = 0, end; first < samples; first = end + 1)
+        {
+            for (end = first; end < samples && _drawn[end] < 0; end++)
+            {
+            }
+            if (end > first)
+                _network.Device.Download(_step.Logits.Slice(first, end - first), _logits.AsSpan(first * vocabulary, (end - first) * vocabulary));
         }
     }
 

@@ -24,12 +24,14 @@ public sealed partial class Engine : IDisposable
     private readonly LinkedList<Sequence> _waiting = new();
     private readonly List<Sequence> _running = []; // the oldest first
     private readonly List<(Sequence Sequence, int LogitsRow, int Position)> _sampled = [];
-    private readonly List<(Sequence Sequence, int LogitsRow)> _drawing = [];
+    private readonly List<(Sequence Sequence, int LogitsRow)> _choosing = []; // by the host
+    private readonly List<Sequence> _drawing = [];
     private readonly Action<int> _choose;
     private readonly List<(Sequence Sequence, int Slot)> _captured = [];
     private readonly List<(Sequence Sequence, bool IsPrompt, bool IsSteered)> _observed = [];
     private readonly HashSet<int> _endIds;
     private readonly float[] _logits; // [maxSamples, V]
+    private readonly float[] _drawn; // [maxSamples]: tokens that the device drew, or -1; all are numbers that a float holds
     private readonly float[] _products; // [maxSequences, 2 L]
     private readonly EngineOptions _options;
     private readonly Lock _lock = new();
@@ -63,11 +65,17 @@ public sealed partial class Engine : IDisposable
         _step = new(network.Device, network.Decoder, _batch, maxCaptures: options.MaxSequences); // a prompt has one last token
         _bank = new(network.Device, text.Layers, text.HiddenSize);
         _features = new(network.Device, ContextLength + options.CachedImages * (network.Vision?.Spec.Features ?? 0), text.HiddenSize, 1 + text.AddedLayers);
-        _forward = () => _network.Decoder.Forward(_step, _cache, _features.Features, _bank.Vectors);
+        _forward = () =>
+        {
+            _network.Decoder.Forward(_step, _cache, _features.Features, _bank.Vectors);
+            if (_batch.Draws > 0)
+                _network.Device.Draw(_step.Drawn, _step.Logits, _step.Draws);
+        };
         _logits = new float[samples * text.VocabularySize];
+        _drawn = new float[samples];
         _products = new float[options.MaxSequences * 2 * text.Layers];
         _endIds = [.. text.EosIds, .. endIds ?? []];
-        _choose = i => _drawing[i].Sequence.Choose(_logits.AsSpan(_drawing[i].LogitsRow * text.VocabularySize, text.VocabularySize), _endIds);
+        _choose = i => _choosing[i].Sequence.Choose(_logits.AsSpan(_choosing[i].LogitsRow * text.VocabularySize, text.VocabularySize), _endIds);
     }
 
     /// <summary>Positions a sequence may reach.</summary>
@@ -180,7 +188,7 @@ public sealed partial class Engine : IDisposable
     {
         if (_batch.Tokens == _batch.Sequences && _batch.Tokens < 1 << 14)
             _network.Device.Replay((long)_id << 32 | (long)_batch.Tokens << 16 | (long)_batch.Samples << 2
-                | (_features.Features.IsNone ? 0L : 1) | (_bank.Vectors.IsNone ? 0L : 2), _forward);
+                | (_batch.Draws > 0 ? 1L << 30 : 0) | (_features.Features.IsNone ? 0L : 1) | (_bank.Vectors.IsNone ? 0L : 2), _forward);
         else
             _forward();
     }

@@ -137,6 +137,9 @@ public sealed class Sequence
     /// <summary>Whether anything depends on the text: a listener or a stop text.</summary>
     private bool IsHeard => OnToken is not null || OnFinish is not null || Options.Stop.Count > 0;
 
+    /// <summary>Whether nobody looks at the logits that its tokens are drawn from: a device may draw them.</summary>
+    internal bool IsDrawnUnseen => OnLogits is null && _hash is null && _constraint is null && Options.Sampling.TopLogProbs == 0;
+
     /// <summary>Asks the engine to end it before its next step.</summary>
     public void Cancel() => _cancelled = true;
 
@@ -154,6 +157,13 @@ public sealed class Sequence
         {
             _failure = ExceptionDispatchInfo.Capture(error);
         }
+    }
+
+    /// <summary>Takes a token that the device drew as the chosen one.</summary>
+    internal void Choose(int token)
+    {
+        Sampler.Generated([token]);
+        (_chosen, _failure) = (new(token, float.NaN, null), null);
     }
 
     /// <summary>Takes the chosen token, and tells its listener.</summary>

@@ -1,3 +1,5 @@
+using Trimtab.Kernels;
+
 namespace Trimtab.Model;
 
 /// <summary>
@@ -32,6 +34,8 @@ public sealed class Batch
         ProductSlot = new int[maxTokens];
         Pages = new int[maxSequences * maxPages];
         SampleRow = new int[maxSamples];
+        DrawNumbers = new float[maxSamples * DrawMap.NumberColumns];
+        DrawSettings = new int[maxSamples * DrawMap.SettingColumns];
     }
 
     /// <summary>Capacity in tokens.</summary>
@@ -75,9 +79,14 @@ public sealed class Batch
     internal int[] ProductSlot { get; }    // [T] negative: not observed
     internal int[] Pages { get; }          // [sequences, MaxPages]
     internal int[] SampleRow { get; }      // [R] token index in this step
+    internal float[] DrawNumbers { get; }  // [R, 6] see DrawMap
+    internal int[] DrawSettings { get; }   // [R, 8]
+    internal int[] DrawEdits { get; private set; } = new int[64 * DrawMap.EditColumns]; // [EditRows, 2]; grows
+    internal int EditRows { get; private set; }
+    internal int Draws { get; private set; } // rows of the logits that the device draws from
 
     /// <summary>Forgets the last step.</summary>
-    public void Clear() => Tokens = Sequences = Samples = Captures = Products = 0;
+    public void Clear() => Tokens = Sequences = Samples = Captures = Products = EditRows = Draws = 0;
 
     /// <summary>Adds a sequence and its page table; its tokens follow.</summary>
     /// <returns>Its number in this step.</returns>
@@ -121,7 +130,25 @@ public sealed class Batch
     public int Sample(int token)
     {
         SampleRow[Samples] = token;
+        DrawNumbers[Samples * DrawMap.NumberColumns] = -1;
         return Samples++;
+    }
+
+    /// <summary>Has the device draw from a row of the logits (<see cref="Device.Draw"/>).</summary>
+    public void Draw(int sample, Sampler sampler)
+    {
+        ArgumentNullException.ThrowIfNull(sampler);
+        var (first, end) = (EditRows, EditRows + sampler.Edits);
+        if (end * DrawMap.EditColumns > DrawEdits.Length)
+        {
+            var larger = new int[2 * end * DrawMap.EditColumns];
+            DrawEdits.CopyTo(larger, 0);
+            DrawEdits = larger;
+        }
+        sampler.Describe(DrawNumbers.AsSpan(sample * DrawMap.NumberColumns, DrawMap.NumberColumns), DrawSettings.AsSpan(sample * DrawMap.SettingColumns, DrawMap.SettingColumns),
+            DrawEdits.AsSpan(first * DrawMap.EditColumns), first);
+        EditRows = end;
+        Draws++;
     }
 
     /// <summary>Captures a token's residual stream at every layer's output.</summary>

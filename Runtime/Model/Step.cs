@@ -24,6 +24,12 @@ public sealed class Step : IDisposable
     private readonly Tensor _span;       // I32 [2 maxT, 1] or none
     private readonly int[] _spanHost;    // [2 maxT]
 
+    // Of a device that draws.
+    private readonly Tensor _drawNumbers;  // F32 [maxR, 6]
+    private readonly Tensor _drawSettings; // I32 [maxR, 8]
+    private readonly Tensor _drawn;        // I32 [maxR, 1]
+    private Tensor _drawEdits;             // I32 [what was ever needed, 2]
+
     // Activations.
     private readonly Tensor _x, _h, _delta;      // [maxT, D]
     private readonly Tensor _qkv;                // [maxT, (H + 2 KV) d]
@@ -68,6 +74,13 @@ public sealed class Step : IDisposable
         _scores = spec.Mixture is { } mixture ? Own(type, t, mixture.Experts) : default;
         _taken = Own(type, r, spec.HiddenSize);
         _logits = Own(type, r, spec.VocabularySize);
+        if (device.Draws)
+        {
+            _drawNumbers = Own(DType.F32, r, DrawMap.NumberColumns);
+            _drawSettings = Own(DType.I32, r, DrawMap.SettingColumns);
+            _drawn = Own(DType.I32, r, 1);
+            _drawEdits = device.Allocate(DType.I32, capacity.DrawEdits.Length / DrawMap.EditColumns, DrawMap.EditColumns);
+        }
         Products = Own(DType.F32, capacity.MaxSequences, 2 * spec.Layers);
         Captures = Own(DType.F32, Math.Max(1, maxCaptures) * spec.Layers, spec.HiddenSize);
     }
@@ -105,6 +118,11 @@ public sealed class Step : IDisposable
     /// <summary>[R, V]: the logits of the rows that the batch asked for.</summary>
     public Tensor Logits => _logits.Slice(0, Samples);
 
+    /// <summary>I32 [1, R]: the tokens that the device drew, or −1.</summary>
+    internal Tensor Drawn => Vector(_drawn, Samples);
+
+    internal DrawMap Draws => new(_drawNumbers.Slice(0, Samples), _drawSettings.Slice(0, Samples), _drawEdits);
+
     /// <summary>Copies a batch to the device: the step's only transfers towards it.</summary>
     internal void Upload(Batch batch)
     {
@@ -121,10 +139,25 @@ public sealed class Step : IDisposable
         _device.Upload(batch.Pages.AsSpan(0, batch.Sequences * batch.MaxPages), _pages.Slice(0, batch.Sequences));
         if (Samples > 0)
             _device.Upload(batch.SampleRow.AsSpan(0, Samples), Vector(_sampleRow, Samples));
+        if (batch.Draws > 0)
+            UploadDraws(batch);
         Rotate(batch, _rope, Rotary);
         if (_localRope is not null)
             Rotate(batch, _localRope, LocalRotary);
         Map = new(Vector(_sequence, t), Vector(_position, t), Vector(_storeRow, t), _pages, Spans(batch));
+    }
+
+    private void UploadDraws(Batch batch)
+    {
+        if (batch.EditRows > _drawEdits.Rows)
+        {
+            _drawEdits.Storage!.Dispose();
+            _drawEdits = _device.Allocate(DType.I32, batch.DrawEdits.Length / DrawMap.EditColumns, DrawMap.EditColumns);
+        }
+        _device.Upload(batch.DrawNumbers.AsSpan(0, Samples * DrawMap.NumberColumns), _drawNumbers.Slice(0, Samples));
+        _device.Upload(batch.DrawSettings.AsSpan(0, Samples * DrawMap.SettingColumns), _drawSettings.Slice(0, Samples));
+        if (batch.EditRows > 0)
+            _device.Upload(batch.DrawEdits.AsSpan(0, batch.EditRows * DrawMap.EditColumns), _drawEdits.Slice(0, batch.EditRows));
     }
 
     private void Rotate(Batch batch, Rope rope, Tensor rotary)
@@ -167,5 +200,6 @@ public sealed class Step : IDisposable
     {
         foreach (var tensor in _owned)
             tensor.Storage!.Dispose();
+        _drawEdits.Storage?.Dispose();
     }
 }

@@ -173,6 +173,13 @@ internal sealed partial class WeightLoader
             {
                 _cancel.ThrowIfCancellationRequested();
                 var part = _roles[parts[i].Role];
+                if (type is null && _device.Computes(DType.F8E4M3, part.Columns) && part.File is QuantizedCheckpoint quantized
+                    && quantized.MapScaled(part.Info.Name, out var scales) is { } stored)
+                {
+                    open.Add(stored);
+                    data[i] = new(DType.F8E4M3, part.Rows, part.Columns, stored.Address + (nint)((long)part.First * part.Columns), parts[i].Order, scales.AsMemory(part.First, part.Rows));
+                    continue;
+                }
                 var mapped = part.File.Map(part.Info.Name);
                 open.Add(mapped);
                 data[i] = new(part.Info.Type, part.Rows, part.Columns, mapped.Address + (nint)part.Offset, parts[i].Order);
@@ -185,6 +192,11 @@ internal sealed partial class WeightLoader
                 }
             }
             return _device.Pack(data);
+        }
+        catch (ArgumentException e)
+        {
+            var first = _roles[parts[0].Role];
+            throw new InvalidCheckpointException($"{first.File.Path}: {first.Info.Name}{(parts.Length > 1 ? " or one that is packed with it" : "")}: {e.Message}", e);
         }
         finally
         {

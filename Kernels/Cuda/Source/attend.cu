@@ -44,10 +44,10 @@ KERNEL(attend_split, AttendParameters, SPLIT)
     const i32 dimension = c.dimension, columns = (p.query + 2 * c.keyValue) * dimension;
     float* query = (float*)memory;              // [group, dimension]
     float* weights = query + group * dimension; // [group, SPLIT]
-    const i32 position = token_position(p, token, split == 0 && head == 0 && thread == 0);
-    if (position < 0)
+    Reach seen;
+    if (!reach(p, token, split == 0 && head == 0 && thread == 0, seen))
         return;
-    const i32 begin = most(split * SPLIT, first_position(p, position)), end = least((split + 1) * SPLIT, position + 1);
+    const i32 begin = most(split * SPLIT, seen.first), end = least((split + 1) * SPLIT, seen.last + 1);
     if (begin >= end)
         return; // the merge knows the same bounds
     const i32 count = end - begin;
@@ -58,7 +58,9 @@ KERNEL(attend_split, AttendParameters, SPLIT)
     __syncthreads();
     for (i32 g = 0; g < group; g++)
     {
-        const float s = row >= 0 ? score(c, query + g * dimension, row, head, p.scale) : -INFINITY;
+        float s = row >= 0 ? score(c, query + g * dimension, row, head, p.scale) : -INFINITY;
+        if (p.softCap > 0 && row >= 0)
+            s = capped(p.softCap, s);
         const float highest = block_max(s, scratch);
         const float w = row >= 0 ? expf(s - highest) : 0;
         const float total = block_sum(w, scratch);
@@ -93,10 +95,10 @@ KERNEL(attend_split, AttendParameters, SPLIT)
 KERNEL(attend_merge, AttendParameters, 128)
 {
     const i32 head = blockIdx.x, token = blockIdx.y, dimension = p.cache.dimension;
-    const i32 position = token_position(p, token, false);
-    if (position < 0)
+    Reach seen;
+    if (!reach(p, token, false, seen))
         return;
-    const i32 first = first_position(p, position) / SPLIT, end = position / SPLIT + 1;
+    const i32 first = seen.first / SPLIT, end = seen.last / SPLIT + 1;
     const i64 at = (i64)token * p.query + head;
     const float* parts = p.partial + at * p.splits * (dimension + 2);
     float highest = -INFINITY;

@@ -7,6 +7,7 @@
 #define TOKENS 64
 #define KEYS 64
 #define THREADS 128
+#define LOG2_E 1.4426950408889634f
 
 // Shared memory of a block of heads up to `width`: queries, keys, values; rows are 16 bytes longer, so that ldmatrix meets all banks.
 template <int width> struct Tiles
@@ -15,77 +16,57 @@ template <int width> struct Tiles
     bf16 *queries, *keys, *values;
 };
 
-struct Run
-{
-    i32 token, count, sequence, image; // image: of full attention, its first row
-    i32* limits;                       // [TOKENS] last position that each token sees
-    i32* floors;                       // [TOKENS] first one
-    i32* rows;                         // [2, KEYS] cache rows of two tiles, or -1 for what nobody may read
-};
-
-// Cache rows of keys [begin, begin + KEYS): a key that no token of the run sees may lie in a page that was given back.
-template <bool paged> inline void find_rows(const AttendParameters& p, const Run& run, i32 tile, i32 begin, i32 end)
+// Cache rows of keys [begin, begin + KEYS): two tiles' are known at a time.
+template <bool paged> inline void find_rows(const AttendParameters& p, const Run& run, i32* rows, i32 tile, i32 begin)
 {
     for (i32 j = threadIdx.x; j < KEYS; j += THREADS)
-    {
-        bool seen = false;
-        if (begin + j < end)
-            for (i32 t = 0; t < run.count && !seen; t++)
-                seen = begin + j >= run.floors[t] && begin + j <= run.limits[t];
-        run.rows[tile % 2 * KEYS + j] = !seen ? -1 : paged ? cache_row(p, run.sequence, begin + j) : run.image + begin + j;
-    }
+        rows[tile % 2 * KEYS + j] = key_row<paged>(p, run, begin + j);
 }
 
-template <bool paged, int width> inline void stage(const AttendParameters& p, const Run& run, bf16* target, bool values, i32 tile, i32 head)
+template <int width> inline void stage(bf16* target, const HeadRows& from, const i32* rows, i32 dimension)
 {
-    const Cache& c = p.cache;
-    const i32 dimension = c.dimension, stride = Tiles<width>::stride;
-    const i32 columns = paged ? c.keyValue * dimension : (p.query + 2 * c.keyValue) * dimension;
-    const i32 first = paged ? head * dimension : (p.query + (values ? c.keyValue : 0) + head) * dimension;
-    const bf16* base = paged ? (const bf16*)(values ? c.values : c.keys) : (const bf16*)p.qkv;
-    const bool bytes = paged && c.kind == CACHE_U8, wide = !bytes && dimension % 8 == 0 && ((u64)base & 15) == 0;
+    const i32 stride = Tiles<width>::stride;
+    const bf16* base = (const bf16*)from.base;
+    const bool bytes = from.kind == CACHE_U8, wide = !bytes && dimension % 8 == 0 && ((u64)base & 15) == 0;
     for (i32 i = threadIdx.x; i < KEYS * width / 8; i += THREADS)
     {
-        const i32 j = i / (width / 8), d = i % (width / 8) * 8, row = run.rows[tile % 2 * KEYS + j];
+        const i32 j = i / (width / 8), d = i % (width / 8) * 8, row = rows[j];
         bf16* to = target + j * stride + d;
         if (row >= 0 && wide && d < dimension)
         {
-            cp_async16(to, base + (i64)row * columns + first + d);
+            cp_async16(to, base + from.at(row, d));
             continue;
         }
-        const float scale = bytes && row >= 0 ? c.scales[((i64)row * 2 + (values ? 1 : 0)) * c.keyValue + head] : 1;
+        const float scale = row < 0 ? 1 : from.scale(row);
         for (i32 e = 0; e < 8; e++)
-            to[e] = to_bf16(row < 0 || d + e >= dimension ? 0
-                : bytes ? cached(values ? c.values : c.keys, CACHE_U8, (i64)row * columns + first + d + e, scale)
-                : to_float(base[(i64)row * columns + first + d + e]));
+            to[e] = to_bf16(row < 0 || d + e >= dimension ? 0 : cached(from.base, from.kind, from.at(row, d + e), scale));
     }
 }
 
 
-template <bool paged, int width> inline void attend(const AttendParameters& p, const Run& run, const Tiles<width>& tiles)
+template <bool paged, int width> inline void attend(const AttendParameters& p, const Run& run, i32* rows, const Tiles<width>& tiles)
 {
     const Cache& c = p.cache;
     const i32 dimension = c.dimension, head = blockIdx.y, keyHead = head / (p.query / c.keyValue), stride = Tiles<width>::stride;
     const i32 columns = (p.query + 2 * c.keyValue) * dimension, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const i32 mine[2] = { warp * 16 + lane / 4, warp * 16 + lane / 4 + 8 }; // the rows whose scores this lane holds
-    __syncthreads(); // limits are set, and a run before this one is done with the tiles
-    i32 begin = run.floors[0], end = run.limits[0] + 1;
-    for (i32 t = 1; t < run.count; t++)
-        begin = least(begin, run.floors[t]), end = most(end, run.limits[t] + 1);
+    const HeadRows keys = head_rows<paged>(p, false, keyHead), values = head_rows<paged>(p, true, keyHead);
+    const Reach all = reach(run);
+    const i32 begin = all.first, end = all.last + 1;
     for (i32 i = threadIdx.x; i < TOKENS * width; i += THREADS)
     {
         const i32 t = i / width, d = i % width;
         tiles.queries[t * stride + d] = t < run.count && d < dimension ? p.qkv[(i64)(run.token + t) * columns + head * dimension + d] : bf16{ 0 };
     }
-    find_rows<paged>(p, run, 0, begin, end);
+    find_rows<paged>(p, run, rows, 0, begin);
     __syncthreads();
-    stage<paged, width>(p, run, tiles.keys, false, 0, keyHead);
+    stage<width>(tiles.keys, keys, rows, dimension);
     cp_async_commit();
-    stage<paged, width>(p, run, tiles.values, true, 0, keyHead);
+    stage<width>(tiles.values, values, rows, dimension);
     cp_async_commit();
 
     // Scores are taken to powers of two: a factor of log2(e) in the scale.
-    const float scale = p.scale * 1.4426950408889634f;
+    const float scale = p.scale * LOG2_E;
     float sums[width / 8][4] = {}, highest[2] = { -INFINITY, -INFINITY }, total[2] = { 0, 0 };
     i32 limit[2], floor[2];
     for (i32 h = 0; h < 2; h++)
@@ -98,7 +79,7 @@ template <bool paged, int width> inline void attend(const AttendParameters& p, c
         const bool more = k + KEYS < end;
         cp_async_wait<1>();
         if (more)
-            find_rows<paged>(p, run, tile + 1, k + KEYS, end);
+            find_rows<paged>(p, run, rows, tile + 1, k + KEYS);
         __syncthreads();
         float s[KEYS / 8][4] = {};
 #pragma unroll
@@ -117,8 +98,21 @@ template <bool paged, int width> inline void attend(const AttendParameters& p, c
         }
         __syncthreads(); // all have read the keys
         if (more)
-            stage<paged, width>(p, run, tiles.keys, false, tile + 1, keyHead);
+            stage<width>(tiles.keys, keys, rows + (tile + 1) % 2 * KEYS, dimension);
         cp_async_commit();
+#pragma unroll
+        for (i32 j = 0; j < KEYS / 8; j++)
+#pragma unroll
+            for (i32 e = 0; e < 4; e++)
+                s[j][e] *= scale;
+        if (p.softCap > 0)
+        {
+#pragma unroll
+            for (i32 j = 0; j < KEYS / 8; j++)
+#pragma unroll
+                for (i32 e = 0; e < 4; e++)
+                    s[j][e] = capped(p.softCap * LOG2_E, s[j][e]);
+        }
 #pragma unroll
         for (i32 h = 0; h < 2; h++)
         {
@@ -129,9 +123,9 @@ template <bool paged, int width> inline void attend(const AttendParameters& p, c
                 for (i32 e = 0; e < 2; e++)
                 {
                     const i32 at = 8 * j + lane % 4 * 2 + e, key = k + at;
-                    const bool seen = key >= floor[h] && key <= limit[h] && run.rows[tile % 2 * KEYS + at] >= 0;
+                    const bool seen = key >= floor[h] && key <= limit[h] && rows[tile % 2 * KEYS + at] >= 0;
                     float& x = s[j][2 * h + e];
-                    x = seen ? x * scale : -INFINITY;
+                    x = seen ? x : -INFINITY;
                     now = fmaxf(now, x);
                 }
             // A row lies in the four lanes that differ in their last two bits.
@@ -173,7 +167,7 @@ template <bool paged, int width> inline void attend(const AttendParameters& p, c
         }
         __syncthreads(); // all have read the values
         if (more)
-            stage<paged, width>(p, run, tiles.values, true, tile + 1, keyHead);
+            stage<width>(tiles.values, values, rows + (tile + 1) % 2 * KEYS, dimension);
         cp_async_commit();
     }
     cp_async_wait<0>();
@@ -195,49 +189,14 @@ template <bool paged, int width> inline void attend(const AttendParameters& p, c
     }
 }
 
-template <bool paged, int width> inline void attend_block(const AttendParameters& p, u8* memory, i32* limits, i32* floors, i32* rows)
-{
-    const i32 size = TOKENS * Tiles<width>::stride;
-    Tiles<width> tiles = { (bf16*)memory, (bf16*)memory + size, (bf16*)memory + 2 * size };
-    if (!paged)
-    {
-        const i32 image = blockIdx.z * p.length, token = image + blockIdx.x * TOKENS;
-        const Run run = { token, least(TOKENS, image + p.length - token), 0, image, limits, floors, rows };
-        for (i32 t = threadIdx.x; t < run.count; t += THREADS)
-            limits[t] = p.length - 1, floors[t] = 0;
-        attend<paged, width>(p, run, tiles);
-        return;
-    }
-    const i32 first = blockIdx.x * TOKENS, end = least(first + TOKENS, p.tokens);
-    for (i32 token = first; token < end;)
-    {
-        const i32 sequence = p.sequence[token];
-        i32 count = 0;
-        while (token + count < end && p.sequence[token + count] == sequence && token_position(p, token + count, threadIdx.x == 0) >= 0)
-            count++;
-        if (count == 0)
-        {
-            token++;
-            continue;
-        }
-        __syncthreads(); // a run before this one has read its limits
-        for (i32 t = threadIdx.x; t < count; t += THREADS)
-        {
-            limits[t] = p.position[token + t];
-            floors[t] = first_position(p, limits[t]);
-        }
-        const Run run = { token, count, sequence, 0, limits, floors, rows };
-        attend<paged, width>(p, run, tiles);
-        token += count;
-    }
-}
-
 #define ATTEND(name, paged, width) \
     KERNEL(name, AttendParameters, THREADS) \
     { \
         DYNAMIC_SHARED(memory); \
         SHARED(i32, integers, 2 * TOKENS + 2 * KEYS); \
-        attend_block<paged, width>(p, memory, integers, integers + TOKENS, integers + 2 * TOKENS); \
+        const i32 size = TOKENS * Tiles<width>::stride; \
+        const Tiles<width> tiles = { (bf16*)memory, (bf16*)memory + size, (bf16*)memory + 2 * size }; \
+        each_run<paged>(p, TOKENS, integers, integers + TOKENS, [&](const Run& run) { attend<paged, width>(p, run, integers + 2 * TOKENS, tiles); }); \
     }
 
 ATTEND(attend_mma_64, true, 64)

@@ -36,6 +36,13 @@ inline uint4 load16(const void* p)
     return v;
 }
 
+inline uint2 load8(const void* p)
+{
+    uint2 v;
+    asm("ld.global.nc.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p));
+    return v;
+}
+
 inline void store16(void* p, uint4 v) { *(uint4*)p = v; }
 
 inline u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
@@ -157,7 +164,8 @@ struct Status { u32 code; i32 value, count, extra; };
 
 enum StatusCode
 {
-    EMBED_ROW = 1, EMBED_FEATURE = 2, TAKE_ROW = 3, STORE_ROW = 4, STEER_SLOT = 5, CAPTURE_SLOT = 6, SEQUENCE = 7, POSITION = 8, PAGE = 9,
+    EMBED_ROW = 1, EMBED_FEATURE = 2, TAKE_ROW = 3, STORE_ROW = 4, STEER_SLOT = 5, CAPTURE_SLOT = 6, SEQUENCE = 7, POSITION = 8, PAGE = 9, SPAN = 10,
+    ADDED_ROW = 11, BLEND_ROW = 12, ROUTER_SCORE = 13, DRAW_EDIT = 14,
 };
 
 inline void report(Status* status, u32 code, i32 value, i32 count, i32 extra = 0)

@@ -14,6 +14,7 @@ struct EmbedParameters
     i32 columns;
     i32 firstRow, tableRows; // rows [firstRow, firstRow + tableRows) of allRows lie in this part of the table
     i32 allRows, featureRows;
+    float scale;             // of the table's rows
 };
 
 KERNEL(embed, EmbedParameters, 128)
@@ -51,6 +52,6 @@ KERNEL(embed, EmbedParameters, 128)
 #pragma unroll
         for (i32 i = 0; i < CHUNK; i++)
             if (k + i < p.columns)
-                output[k + i] = to_act(w[i]);
+                output[k + i] = to_act(w[i] * p.scale);
     }
 }

@@ -8,8 +8,10 @@
 #define FORM_Q4_0 4
 #define FORM_Q4_1 5
 #define FORM_Q4_K 6
+#define FORM_F8E4M3 7
+#define FORM_Q6_K 8
 
-#if FORM == FORM_Q8_0
+#if FORM == FORM_Q8_0 || FORM == FORM_F8E4M3
 #define CHUNK 16
 #elif FORM >= FORM_Q4_0
 #define CHUNK 32
@@ -52,6 +54,34 @@ inline void load_weights(const Matrix& m, i32 row, i32 k, float* w)
 #pragma unroll
     for (i32 i = 0; i < 16; i++)
         w[i] = scale * (float)(i8)(v[i / 4] >> (8 * (i % 4)));
+#elif FORM == FORM_F8E4M3
+    // Its bits, moved by one, are those of a binary16 that is 256 times smaller; NaN was refused. A row has one scale.
+    const uint4 a = load16(elements + k);
+    const u32 v[4] = { a.x, a.y, a.z, a.w };
+    const float scale = 256 * *(const float*)(m.scales + (i64)row * m.scaleStride);
+#pragma unroll
+    for (i32 i = 0; i < 16; i++)
+    {
+        const u32 byte = v[i / 4] >> (8 * (i % 4));
+        w[i] = scale * to_float(f16{ (u16)((byte & 0x80) << 8 | (byte & 0x7f) << 7) });
+    }
+#elif FORM == FORM_Q6_K
+    // Of a row first the low four bits of all, as those of Q4_0 lie, then the high two; of its scales first the sixteen of each 256, then
+    // what multiplies them.
+    const u8* scales = m.scales + (i64)row * m.scaleStride;
+    const i32 length = m.elementStride / 3 * 4;
+    const uint4 a = load16(elements + k / 2);
+    const uint2 b = load8(elements + length / 2 + k / 4);
+    const u32 v[4] = { a.x, a.y, a.z, a.w };
+    const float d = to_float(scale_at(scales + length / 16, k / 256));
+    const float first = d * (float)(i8)scales[k / 16], second = d * (float)(i8)scales[k / 16 + 1];
+#pragma unroll
+    for (i32 i = 0; i < 16; i++)
+    {
+        const u32 byte = v[i / 4] >> (8 * (i % 4));
+        w[i] = first * (float)((i32)((byte & 15) | (b.x >> (2 * i) & 3) << 4) - 32);
+        w[i + 16] = second * (float)((i32)((byte >> 4 & 15) | (b.y >> (2 * i) & 3) << 4) - 32);
+    }
 #else
     const u8* scales = m.scales + (i64)row * m.scaleStride;
     const uint4 a = load16(elements + k / 2);

@@ -9,9 +9,8 @@
 // A lane's share of the sums of one row. `whole`: there are most_tokens tokens, and their rows are read 128 bits at a time; nothing is
 // asked inside the loop then, so that the loads of several chunks are under way together.
 template <int most_tokens, bool gated, bool whole>
-inline void sum_row(const LinearParameters& p, i32 row, const act* input, i32 tokens, bool wide, float* sum, float* value)
+inline void sum_row(const LinearParameters& p, const Matrix& m, i32 row, const act* input, i32 tokens, bool wide, float* sum, float* value)
 {
-    const Matrix m = { p.elements, p.scales, p.elementStride, p.scaleStride };
 #pragma unroll (!whole || most_tokens > 4 ? 1 : most_tokens > 1 ? 2 : 32 / CHUNK) // more tokens have loads enough under way, and code enough
     for (i32 k = (threadIdx.x & 31) * CHUNK; k < p.columns; k += 32 * CHUNK)
     {
@@ -47,10 +46,12 @@ inline void sum_row(const LinearParameters& p, i32 row, const act* input, i32 to
 
 template <int most_tokens, bool gated> inline void linear_rows(const LinearParameters& p)
 {
-    const i32 lane = threadIdx.x & 31, row = blockIdx.x * WARPS + (threadIdx.x >> 5), first = blockIdx.y * most_tokens;
-    const i32 tokens = least(most_tokens, p.tokens - first);
-    if (row >= p.rows)
+    const i32 lane = threadIdx.x & 31, row = blockIdx.x * WARPS + (threadIdx.x >> 5);
+    const Share share = share_of(p, blockIdx.y, most_tokens);
+    const i32 first = share.first, tokens = share.end - first;
+    if (row >= p.rows || tokens <= 0)
         return;
+    const Matrix m = { share.elements, share.scales, p.elementStride, p.scaleStride };
     const act* input = p.input + (i64)first * p.columns;
     const bool wide = wide_rows(p.input, p.columns);
     float sum[most_tokens], value[gated ? most_tokens : 1];
@@ -58,9 +59,9 @@ template <int most_tokens, bool gated> inline void linear_rows(const LinearParam
     for (i32 t = 0; t < most_tokens; t++)
         sum[t] = value[gated ? t : 0] = 0;
     if (wide && p.columns % 8 == 0 && tokens == most_tokens)
-        sum_row<most_tokens, gated, true>(p, row, input, tokens, wide, sum, value);
+        sum_row<most_tokens, gated, true>(p, m, row, input, tokens, wide, sum, value);
     else
-        sum_row<most_tokens, gated, false>(p, row, input, tokens, wide, sum, value);
+        sum_row<most_tokens, gated, false>(p, m, row, input, tokens, wide, sum, value);
     float s = 0, v = 0; // lane t keeps token t's
 #pragma unroll
     for (i32 t = 0; t < most_tokens; t++)

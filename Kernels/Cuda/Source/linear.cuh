@@ -1,4 +1,10 @@
-// What the matrix kernels share: parameters and epilogues.
+// What the matrix kernels share: parameters, which tokens and weights a block multiplies, and epilogues.
+
+// Of a mixture of experts: tokens [first, end) of one expert; none where they are equal.
+struct Tile { i32 expert, first, end, unused; };
+
+// Where an expert's rows lie; see forms.cuh. Null where the expert has none in this form.
+struct ExpertRows { const u8* elements; const u8* scales; };
 
 struct LinearParameters
 {
@@ -8,6 +14,8 @@ struct LinearParameters
     const u8* scales;
     const float* bias;    // of the whole weight's rows, or null
     float* partial;       // [splits, tokens, rows]: sums of a part of the columns each, or null
+    const Tile* tiles;    // null, or what each block of tokens is in a mixture of experts
+    const ExpertRows* experts;
     i32 elementStride, scaleStride;
     i32 tokens, columns;
     i32 rows;             // outputs of this launch
@@ -17,6 +25,18 @@ struct LinearParameters
     i32 epilogue;
     i32 depth, splits;    // columns a split, and how many: of linear_mma and linear_merge
 };
+
+// What a block multiplies: tokens [first, end).
+struct Share { const u8* elements; const u8* scales; i32 first, end; };
+
+inline Share share_of(const LinearParameters& p, i32 tile, i32 tokens)
+{
+    if (!p.tiles)
+        return { p.elements, p.scales, tile * tokens, least((tile + 1) * tokens, p.tokens) };
+    const Tile t = p.tiles[tile];
+    const ExpertRows rows = p.experts[t.expert];
+    return { rows.elements, rows.scales, t.first, rows.elements ? t.end : t.first };
+}
 
 // Kernels/Device.cs, Epilogue.
 enum { NONE, GELU, GELU_TANH, QUICK_GELU, SILU_GATE, GELU_TANH_GATE, SILU };

@@ -93,10 +93,12 @@ template <int tile_tokens, bool gated> inline void linear_mma(const LinearParame
     const i32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const i32 y = warp / 4 * own_tokens, x = warp % 4 * 32; // the warp's tokens and rows in the tile
     const i32 tile_rows = gated ? ROWS / 2 : ROWS;
-    const i32 token = blockIdx.x * tile_tokens, row = blockIdx.y * tile_rows; // neighbours share weights
-    const i32 tokens = least(tile_tokens, p.tokens - token), rows = least(tile_rows, p.rows - row);
+    const Share share = share_of(p, blockIdx.x, tile_tokens); // neighbours share weights
+    const i32 token = share.first, tokens = share.end - token, row = blockIdx.y * tile_rows, rows = least(tile_rows, p.rows - row);
+    if (tokens <= 0)
+        return;
     const i32 begin = blockIdx.z * p.depth, end = least(p.columns, begin + p.depth), count = ceil_div(end - begin, DEPTH);
-    const Matrix m = { p.elements, p.scales, p.elementStride, p.scaleStride };
+    const Matrix m = { share.elements, share.scales, p.elementStride, p.scaleStride };
     const bool wide = wide_rows(p.input, p.columns), used = y < tokens && (gated ? x / 2 : x) < rows;
     float sum[fragments][4][4];
 #pragma unroll

@@ -32,9 +32,12 @@ template <bool gated> inline void linear_tile(const LinearParameters& p)
     SHARED(float, weights, DEPTH * STRIDE);
     SHARED(float, values, gated ? DEPTH * STRIDE : 4);
     const i32 x = threadIdx.x % 16 * 4, y = threadIdx.x / 16 * 4;
-    const i32 row = blockIdx.x * TILE, token = blockIdx.y * TILE;
-    const i32 rows = least(TILE, p.rows - row), tokens = least(TILE, p.tokens - token);
-    const Matrix m = { p.elements, p.scales, p.elementStride, p.scaleStride };
+    const Share share = share_of(p, blockIdx.y, TILE);
+    const i32 row = blockIdx.x * TILE, token = share.first;
+    const i32 rows = least(TILE, p.rows - row), tokens = share.end - token;
+    if (tokens <= 0)
+        return;
+    const Matrix m = { share.elements, share.scales, p.elementStride, p.scaleStride };
     const bool wide = wide_rows(p.input, p.columns);
     float sum[4][4] = {}, value[4][4] = {};
     for (i32 k = 0; k < p.columns; k += DEPTH)

@@ -1,4 +1,4 @@
-// Norm, and ResidualNorm with the junction of CMRM in it: x += delta; capture; h . v; h -= scale * v; h . v again; norm. A block a token; the
+// Norm, and ResidualNorm with the junction of CMRM in it: x += delta; capture; h . v; h -= scale * v; h . v again; features added; norm. A block a token; the
 // row stays in shared memory as floats from the residual add to the norm, so that steering meets it unrounded. A token that is not
 // steered reads a slot number, nothing more, and requests with different vectors share a launch.
 #include "common.cuh"
@@ -21,6 +21,9 @@ struct NormParameters
     i32 columns, layer, layers, vectorRows, captureRows, productRows;
     float epsilon;
     i32 centered;
+    const i32* rows;        // [tokens] or null
+    const act* added;       // [addedRows, columns]: row -1 - rows[token] is added where rows is negative
+    i32 addedRows;
 };
 
 // The row of a slot's vector at this junction; negative for none.
@@ -78,6 +81,18 @@ inline void meet(const NormParameters& p, float* h, float* scratch)
     }
 }
 
+// An image's features of a layer (deepstack) onto its tokens.
+inline void add_features(const NormParameters& p, float* h)
+{
+    const i32 row = -1 - p.rows[blockIdx.x];
+    if (row >= p.addedRows && threadIdx.x == 0)
+        report(p.status, ADDED_ROW, row, p.addedRows);
+    if (row < 0 || row >= p.addedRows)
+        return;
+    for (i32 i = threadIdx.x; i < p.columns; i += blockDim.x)
+        h[i] += to_float(p.added[(i64)row * p.columns + i]);
+}
+
 KERNEL(norm_rows, NormParameters, 256)
 {
     DYNAMIC_SHARED(memory);
@@ -93,6 +108,8 @@ KERNEL(norm_rows, NormParameters, 256)
             h[i] = to_float(x[i]) + to_float(delta[i]);
         if (p.layer > 0)
             meet(p, h, scratch);
+        if (p.rows)
+            add_features(p, h);
         for (i32 i = threadIdx.x; i < columns; i += blockDim.x)
             x[i] = to_act(h[i]);
     }

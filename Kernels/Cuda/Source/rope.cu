@@ -1,4 +1,5 @@
-// RopeStore: rotates query heads in place; writes rotated keys and plain values to the cache. A block a head of a token.
+// RopeStore: norms query and key heads where the family does, rotates query heads in place, writes rotated keys and plain values to the cache.
+// A block a head of a token.
 #include "common.cuh"
 #include "cache.cuh"
 
@@ -10,34 +11,53 @@ struct RopeParameters
     Status* status;
     Cache cache;
     i32 query, rotated;
+    const float* queryNorm; // [dimension] or null
+    const float* keyNorm;
+    float normEpsilon;
 };
 
-inline float rotated_element(const act* head, const float* angles, i32 i, i32 rotated)
+inline float rotated_element(const float* head, const float* angles, i32 i, i32 rotated)
 {
     const i32 half = rotated / 2;
-    const float x = to_float(head[i]);
+    const float x = head[i];
     if (i >= rotated)
         return x;
     // Products are rounded apart, as the definition has it.
-    return i < half ? x * angles[i] - to_float(head[i + half]) * angles[half + i]
-                    : x * angles[i - half] + to_float(head[i - half]) * angles[i];
+    return i < half ? x * angles[i] - head[i + half] * angles[half + i]
+                    : x * angles[i - half] + head[i - half] * angles[i];
 }
 
 KERNEL(rope_store, RopeParameters, 128)
 {
     DYNAMIC_SHARED(memory);
     SHARED(float, scratch, 32);
-    float* rotated = (float*)memory; // [dimension]
     const Cache& c = p.cache;
+    float* plain = (float*)memory;          // [dimension]
+    float* rotated = plain + c.dimension;   // [dimension]
     const i32 token = blockIdx.x, head = blockIdx.y, heads = p.query + 2 * c.keyValue;
     act* source = p.qkv + ((i64)token * heads + head) * c.dimension;
     const float* angles = p.rotary + (i64)token * p.rotated;
     const bool value = head >= p.query + c.keyValue;
     for (i32 i = threadIdx.x; i < c.dimension; i += blockDim.x)
-        rotated[i] = value ? to_float(source[i]) : rotated_element(source, angles, i, p.rotated);
+        plain[i] = to_float(source[i]);
+    if (p.queryNorm && !value)
+    {
+        const float* norm = head < p.query ? p.queryNorm : p.keyNorm;
+        float square = 0;
+        for (i32 i = threadIdx.x; i < c.dimension; i += blockDim.x)
+            square = fmaf(plain[i], plain[i], square);
+        const float inverse = 1 / sqrtf(block_sum(square, scratch) / c.dimension + p.normEpsilon);
+        for (i32 i = threadIdx.x; i < c.dimension; i += blockDim.x)
+        {
+            plain[i] = plain[i] * inverse * norm[i];
+            source[i] = to_act(plain[i]);
+        }
+    }
+    __syncthreads(); // pairs lie in different threads
+    for (i32 i = threadIdx.x; i < c.dimension; i += blockDim.x)
+        rotated[i] = value ? plain[i] : rotated_element(plain, angles, i, p.rotated);
     if (head < p.query)
     {
-        __syncthreads(); // pairs lie in different threads
         for (i32 i = threadIdx.x; i < c.dimension; i += blockDim.x)
             source[i] = to_act(rotated[i]);
         return;

@@ -1,4 +1,4 @@
-// Small ops that move rows: TakeRows, the vision transformer's patches, and gating where gates and values were multiplied apart.
+// Small ops that move rows: TakeRows, BlendRows, the vision transformer's patches, gating where gates and values were multiplied apart, capping.
 #include "common.cuh"
 #include "linear.cuh"
 
@@ -22,6 +22,52 @@ KERNEL(take_rows, TakeParameters, 128)
     }
     for (i32 i = threadIdx.x; i < p.columns; i += blockDim.x)
         p.output[(i64)blockIdx.x * p.columns + i] = p.input[(i64)row * p.columns + i];
+}
+
+struct BlendParameters
+{
+    act* output;          // [count, columns]
+    const act* input;     // [inputRows, columns]
+    const i32* rows;      // [terms, count]
+    const float* weights; // [terms, count]
+    Status* status;
+    i32 columns, inputRows, terms, count;
+};
+
+// A block a row; terms in their order.
+KERNEL(blend_rows, BlendParameters, 128)
+{
+    const i32 row = blockIdx.x;
+    for (i32 g = 0; g < p.terms; g++)
+    {
+        const i32 source = p.rows[(i64)g * p.count + row];
+        if (source < 0 || source >= p.inputRows)
+        {
+            if (threadIdx.x == 0)
+                report(p.status, BLEND_ROW, source, p.inputRows);
+            return;
+        }
+    }
+    for (i32 i = threadIdx.x; i < p.columns; i += blockDim.x)
+    {
+        float sum = 0;
+        for (i32 g = 0; g < p.terms; g++)
+            sum = fmaf(p.weights[(i64)g * p.count + row], to_float(p.input[(i64)p.rows[(i64)g * p.count + row] * p.columns + i]), sum);
+        p.output[(i64)row * p.columns + i] = to_act(sum);
+    }
+}
+
+struct CapParameters
+{
+    act* x; // [count]
+    i64 count;
+    float cap;
+};
+
+KERNEL(soft_cap, CapParameters, 256)
+{
+    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < p.count; i += (i64)gridDim.x * blockDim.x)
+        p.x[i] = to_act(p.cap * tanhf(to_float(p.x[i]) / p.cap));
 }
 
 struct PatchParameters
