@@ -141,7 +141,7 @@ public sealed class Sampler
         (int, float)[]? top = null;
         if (logProb || _options.TopLogProbs > 0)
         {
-            normaliser = largest + Math.Log(Exponentials(largest, 1));
+            normaliser = largest + Math.Log(Mass(largest));
             if (_options.TopLogProbs > 0)
                 top = Top(logits, normaliser);
         }
@@ -254,18 +254,30 @@ public sealed class Sampler
     /// <summary>Fills the weights with exp((score − largest) / temperature) and returns their sum, taken in the order of ids.</summary>
     private double Exponentials(float largest, double temperature)
     {
-        var width = Vector<float>.Count;
         if (_weights.Length == 0)
             _weights = new double[_scores.Length];
-        var shift = new Vector<double>(largest);
-        var scale = new Vector<double>(1 / temperature);
-        for (var i = 0; i < _scores.Length; i += width)
+        var (shift, scale) = (Vector512.Create((double)largest), Vector512.Create(1 / temperature));
+        for (var i = 0; i < _scores.Length; i += 16)
         {
-            Vector.Widen(new Vector<float>(_scores, i), out var low, out var high);
-            Vector.Exp((low - shift) * scale).CopyTo(_weights, i);
-            Vector.Exp((high - shift) * scale).CopyTo(_weights, i + width / 2);
+            var (low, high) = Vector512.Widen(Vector512.Create(_scores.AsSpan(i, 16)));
+            Vector512.Exp((low - shift) * scale).CopyTo(_weights, i);
+            Vector512.Exp((high - shift) * scale).CopyTo(_weights, i + 8);
         }
         return Sum();
+    }
+
+    /// <summary>The sum of exp(score − largest). Likelihoods that are told need no more than single precision of it.</summary>
+    private double Mass(float largest)
+    {
+        var (total, shift) = (0.0, Vector512.Create(largest));
+        for (var first = 0; first < _scores.Length; first += Block)
+        {
+            var sum = Vector512.Exp(Vector512.Create(_scores.AsSpan(first, 16)) - shift);
+            for (var i = first + 16; i < first + Block; i += 16)
+                sum += Vector512.Exp(Vector512.Create(_scores.AsSpan(i, 16)) - shift);
+            total += Vector512.Sum(sum);
+        }
+        return total;
     }
 
     private double Sum()

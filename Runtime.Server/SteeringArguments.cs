@@ -84,7 +84,7 @@ internal sealed class SteeringArguments
     {
         if (!parse.GetValue(_sampleLevel))
             return Read(parse, model, terminal);
-        var vectors = await model.SampleShiftAsync(pair(), cancel).ConfigureAwait(false);
+        var vectors = await model.SampleShiftAsync(pair(), cancel: cancel).ConfigureAwait(false);
         if (parse.GetValue(_cap) is { } sigmas)
             vectors = vectors.Cap(OpenVectors(parse, model, parse.GetValue(_vectors)!), sigmas);
         return Read(parse, model, vectors);

@@ -11,19 +11,30 @@ public sealed partial class ModelFiles
     /// <exception cref="ArgumentException">Placeholders and images differ in number, or the model sees no images.</exception>
     public Prompt Expand(int[] ids, IReadOnlyList<Image> images)
     {
-        ArgumentNullException.ThrowIfNull(ids);
         ArgumentNullException.ThrowIfNull(images);
+        return Expand(ids, images.Count, i => images[i]);
+    }
+
+    /// <summary>The same with images that are made one after the other, so that no two need be there at a time.</summary>
+    /// <param name="ids">Token ids with a placeholder for each image.</param>
+    /// <param name="count">Images.</param>
+    /// <param name="image">Makes an image; asked once for each, in order.</param>
+    /// <exception cref="ArgumentException">Placeholders and images differ in number, or the model sees no images.</exception>
+    public Prompt Expand(int[] ids, int count, Func<int, Image> image)
+    {
+        ArgumentNullException.ThrowIfNull(ids);
+        ArgumentNullException.ThrowIfNull(image);
         if (Spec.Vision is not { } vision || Processor is null)
         {
-            return images.Count == 0
+            return count == 0
                 ? new(ids)
                 : throw new ArgumentException($"{Path} is a language model without a vision encoder; it takes no images");
         }
         var placeholders = ids.Count(id => id == Spec.ImageTokenId);
-        if (placeholders != images.Count)
-            throw new ArgumentException($"the prompt has {placeholders} image placeholders ({ImagePlaceholder}) for {images.Count} images");
-        var tokens = new List<int>(ids.Length + images.Count * vision.Features);
-        var (prepared, next) = (new List<PromptImage>(images.Count), 0);
+        if (placeholders != count)
+            throw new ArgumentException($"the prompt has {placeholders} image placeholders ({ImagePlaceholder}) for {count} images");
+        var tokens = new List<int>(ids.Length + count * vision.Features);
+        var (prepared, next) = (new List<PromptImage>(count), 0);
         foreach (var id in ids)
         {
             if (id != Spec.ImageTokenId)
@@ -31,11 +42,11 @@ public sealed partial class ModelFiles
                 tokens.Add(id);
                 continue;
             }
-            var image = images[next++];
+            var here = image(next++);
             if (vision.Division == ImageDivision.Tiles)
-                Tile(image, tokens, prepared);
+                Tile(here, tokens, prepared);
             else
-                Add(tokens, prepared, Pixels(image, images.Count == 1), Divide(image.Width, image.Height, images.Count == 1));
+                Add(tokens, prepared, Pixels(here, count == 1), Divide(here.Width, here.Height, count == 1));
         }
         return new([.. tokens], prepared);
     }
@@ -56,6 +67,18 @@ public sealed partial class ModelFiles
             return vision.FeatureRows(Divide(width, height, alone));
         var (rows, columns) = Processor.Grid(width, height);
         return TileMarkers(rows, columns).Sum(part => part is null ? vision.Features : part.Length);
+    }
+
+    /// <summary>Numbers that the vision encoder reads of an image of a size (<see cref="PromptImage.Pixels"/>), known as early.</summary>
+    /// <inheritdoc cref="ImageTokens"/>
+    public long ImageValues(int width, int height, bool alone = true)
+    {
+        if (Spec.Vision is not { } vision || Processor is null)
+            throw new InvalidOperationException($"{Path} is a language model without a vision encoder; it takes no images");
+        if (vision.Division != ImageDivision.Tiles)
+            return vision.PixelCount(Divide(width, height, alone));
+        var (rows, columns) = Processor.Grid(width, height);
+        return (rows * columns > 1 ? 1L + rows * columns : 1) * vision.PixelCount(default);
     }
 
     /// <summary>How the vision encoder sees an image of a size.</summary>

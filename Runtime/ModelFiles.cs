@@ -24,7 +24,7 @@ public sealed partial class ModelFiles
     /// <summary>Its tokenizer.</summary>
     public Tokenizer Tokenizer { get; }
 
-    /// <summary>Its chat template; Vicuna 1.1 for a LLaVA that brings none; null for another model that brings none.</summary>
+    /// <summary>Its chat template; Vicuna 1.1 for a LLaVA that brings none, a question alone for PaliGemma; null for another model that brings none.</summary>
     public ChatTemplate? Template { get; }
 
     /// <summary>Its image processor, or null for a language model alone.</summary>
@@ -103,7 +103,7 @@ public sealed partial class ModelFiles
             variables["bos_token"] = Tokenizer.TokenOf(bos);
         if (Tokenizer.EosId is { } eos)
             variables["eos_token"] = Tokenizer.TokenOf(eos);
-        return Template.Render(messages, true, variables, ImagePlaceholder + "\n");
+        return Template.Render(messages, true, variables, Spec.Text.SeesWholePrompts ? ImagePlaceholder : ImagePlaceholder + "\n");
     }
 
     /// <summary>Token ids of a prompt's text.</summary>
@@ -117,6 +117,13 @@ public sealed partial class ModelFiles
         if (Spec is { Markers: { Begin: { } begin, End: { } end }, ImageTokenId: { } row }
             && (Tokenizer.TokenOf(begin), Tokenizer.TokenOf(row), Tokenizer.TokenOf(end)) is ({ } b, { } r, { } e))
             text = text.Replace(b, $"\n\n{b}{r}{e}\n\n", StringComparison.Ordinal); // as Gemma 3's processor writes it
+        if (Spec.Text.SeesWholePrompts && Tokenizer.BosId is { } begins && Tokenizer.TokenOf(begins) is { } mark)
+        {
+            // PaliGemma's processor: images, the beginning, the text, and a line break that ends it.
+            var after = text.LastIndexOf(ImageToken, StringComparison.Ordinal) is >= 0 and var last ? last + ImageToken.Length : 0;
+            text = text.AsSpan(after).StartsWith(mark) ? text + "\n" : $"{text[..after]}{mark}{text[after..]}\n";
+            hasBos = true;
+        }
         if (Spec.ImageTokenId is not { } image || Tokenizer.TokenOf(image) is not null)
             return Tokenizer.Encode(text, addSpecial: !hasBos);
         // The vocabulary has no image token: the placeholder splits the text.
@@ -151,7 +158,7 @@ public sealed partial class ModelFiles
             processor = File.Exists(file) ? ImageProcessor.Open(file) : Assumed(vision);
             CheckProcessor(processor, vision, file, config);
         }
-        var template = ChatTemplate.Find(folder) ?? (IsLlava(spec) ? ChatTemplate.Vicuna11 : null);
+        var template = ChatTemplate.Find(folder) ?? (IsLlava(spec) ? ChatTemplate.Vicuna11 : spec.Text.SeesWholePrompts ? ChatTemplate.OneQuestion : null);
         return new(path, spec, Tokenizer.Open(folder), template, processor);
     }
 
@@ -164,7 +171,7 @@ public sealed partial class ModelFiles
         if (spec.Vision is { } vision && source.VisionFile is { } file)
         {
             // GGUF files name no image token; the vocabulary may have one.
-            spec = spec with { ImageTokenId = spec.ImageTokenId ?? tokenizer.IdOf("<image>") ?? spec.Text.VocabularySize };
+            spec = spec with { ImageTokenId = spec.ImageTokenId ?? tokenizer.IdOf(vision.Division == ImageDivision.Native ? "<|image_pad|>" : "<image>") ?? spec.Text.VocabularySize };
             if (spec.Text.SeesWholeImages)
             {
                 int Token(string name) => tokenizer.IdOf(name) ?? throw new UnsupportedModelException($"{gguf}: the vocabulary has no {name}, which Gemma 3's images need");
@@ -182,7 +189,7 @@ public sealed partial class ModelFiles
 
     /// <summary>Whether it may have been trained on Vicuna's form of a conversation: LLaVA's first two, which brought no template.</summary>
     private static bool IsLlava(ModelSpec spec) =>
-        spec.Vision is { Merge: 1, Division: ImageDivision.Whole or ImageDivision.AnyResolution, MaxSquares: 0 };
+        spec.Vision is { Merge: 1, Division: ImageDivision.Whole or ImageDivision.AnyResolution, MaxSquares: 0 } && !spec.Text.SeesWholePrompts;
 
     private static bool IsTokenizer(string path) => path.EndsWith("tokenizer.json", StringComparison.Ordinal);
 

@@ -60,12 +60,13 @@ public sealed partial class VisionLanguageModel
     /// prompt holds the real images; <see cref="ShiftVectors.Cap"/> bounds it by what a vector file's anchors showed.
     /// </summary>
     /// <param name="pair">From <see cref="ChatPair"/> or <see cref="RawPair"/> without images given: blank ones stand in.</param>
+    /// <param name="cacheGroup">See <see cref="GenerationOptions.CacheGroup"/>.</param>
     /// <param name="cancel">Stops it.</param>
-    public async Task<ShiftVectors> SampleShiftAsync(PromptPair pair, CancellationToken cancel = default)
+    public async Task<ShiftVectors> SampleShiftAsync(PromptPair pair, string? cacheGroup = null, CancellationToken cancel = default)
     {
         ArgumentNullException.ThrowIfNull(pair);
-        var with = CaptureAsync(pair.WithImages, cancel: cancel);
-        var alone = CaptureAsync(pair.TextAlone, cancel: cancel);
+        var with = CaptureAsync(pair.WithImages, null, cacheGroup, cancel);
+        var alone = CaptureAsync(pair.TextAlone, null, cacheGroup, cancel);
         await Task.WhenAll(with, alone).ConfigureAwait(false);
         var (a, b) = ((await with.ConfigureAwait(false)).States!, (await alone.ConfigureAwait(false)).States!);
         var width = Network.Spec.Text.HiddenSize;
@@ -81,12 +82,13 @@ public sealed partial class VisionLanguageModel
     /// <summary>Runs a prompt alone, without an answer, and keeps its last-token states.</summary>
     /// <param name="prompt">The prompt.</param>
     /// <param name="steering">How its last token is steered, or null.</param>
+    /// <param name="cacheGroup">See <see cref="GenerationOptions.CacheGroup"/>.</param>
     /// <param name="cancel">Stops it.</param>
     internal async Task<Sequence> CaptureAsync(
-        Prompt prompt, SteeringOptions? steering = null, CancellationToken cancel = default)
+        Prompt prompt, SteeringOptions? steering = null, string? cacheGroup = null, CancellationToken cancel = default)
     {
         var ended = new TaskCompletionSource<Sequence>(TaskCreationOptions.RunContinuationsAsynchronously);
-        var options = new GenerationOptions { MaxTokens = 0, Capture = true, Steering = steering };
+        var options = new GenerationOptions { MaxTokens = 0, Capture = true, Steering = steering, CacheGroup = cacheGroup };
         var sequence = new Sequence(prompt, options, Tokenizer, Network.Spec.Text.VocabularySize)
         {
             OnFinish = (sequence, _) =>

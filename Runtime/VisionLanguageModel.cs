@@ -34,6 +34,9 @@ public sealed record ModelOptions
     /// <summary>The GPU to open where there is no device of the caller's; null opens the CPU.</summary>
     public CudaOptions? Cuda { get; init; }
 
+    /// <summary>Whether the weights' files are hashed (<see cref="VisionLanguageModel.WeightsHash"/>), at some 2 GB a second and core.</summary>
+    public bool HashWeights { get; init; }
+
     /// <summary>Is told of loading.</summary>
     public IProgress<LoadProgress>? Progress { get; init; }
 }
@@ -57,9 +60,9 @@ public sealed partial class VisionLanguageModel : IDisposable
     private EngineLoop? _loop;
 
     private VisionLanguageModel(
-        ModelFiles files, Network network, Device? ownDevice, ModelOptions options, TimeSpan loadTime)
+        ModelFiles files, Network network, Device? ownDevice, ModelOptions options, TimeSpan loadTime, string? weightsHash)
     {
-        (Files, Network, _ownDevice, _options, LoadTime) = (files, network, ownDevice, options, loadTime);
+        (Files, Network, _ownDevice, _options, LoadTime, WeightsHash) = (files, network, ownDevice, options, loadTime, weightsHash);
     }
 
     /// <summary>Tokenizer, chat template and image processor.</summary>
@@ -73,6 +76,9 @@ public sealed partial class VisionLanguageModel : IDisposable
 
     /// <summary>How long loading took.</summary>
     public TimeSpan LoadTime { get; }
+
+    /// <summary>See <see cref="ModelSource.Hash"/>; null unless it was asked for.</summary>
+    public string? WeightsHash { get; }
 
     /// <summary>The tokenizer.</summary>
     public Tokenizer Tokenizer => Files.Tokenizer;
@@ -94,7 +100,8 @@ public sealed partial class VisionLanguageModel : IDisposable
         try
         {
             var network = Network.Load(source, device, options.WeightType, options.Progress, cancel);
-            return new(files, network, own, options, System.Diagnostics.Stopwatch.GetElapsedTime(start));
+            var loaded = System.Diagnostics.Stopwatch.GetElapsedTime(start);
+            return new(files, network, own, options, loaded, options.HashWeights ? source.Hash() : null);
         }
         catch
         {
@@ -166,6 +173,10 @@ public sealed partial class VisionLanguageModel : IDisposable
 
     /// <summary>What the engine has done and holds; may be asked from any thread.</summary>
     public EngineStatistics Statistics => Loop().Statistics;
+
+    /// <summary>Refuses answers that would find no room now, before their images are decoded.</summary>
+    /// <exception cref="EngineBusyException">As many wait as may (<see cref="EngineOptions.MaxWaiting"/>).</exception>
+    public void CheckRoom(int answers = 1) => Loop().CheckRoom(answers);
 
     private EngineLoop Loop()
     {

@@ -34,6 +34,8 @@ internal static class BenchCommand
     private static readonly Option<float> Alpha = new("--alpha") { Description = "Strength of that steering.", HelpName = "A", DefaultValueFactory = _ => 1 };
     private static readonly Option<float> Temperature = new("--temperature") { Description = "How tokens are drawn; 0 takes the most likely.", HelpName = "T" };
     private static readonly Option<float> TopP = new("--top-p") { Description = "Keep the smallest set of tokens whose mass reaches P.", HelpName = "P", DefaultValueFactory = _ => 1 };
+    private static readonly Option<float> Repetition = new("--repetition-penalty") { Description = "Makes tokens that are there already less likely; 1 changes nothing.", HelpName = "P", DefaultValueFactory = _ => 1 };
+    private static readonly Option<int> LogProbs = new("--logprobs") { Description = "Likelihoods that are told with each token; 0 for none.", HelpName = "N" };
     private static readonly Option<bool> HashLogits = new("--hash-logits") { Description = "Hash the logits of every token, as a server does for its receipts." };
     private static readonly Option<bool> Image = new("--image") { Description = "Measure the vision tower on one image." };
     private static readonly Option<bool> Profile = new("--profile") { Description = "Print how the time divides among the ops." };
@@ -54,7 +56,7 @@ internal static class BenchCommand
     {
         var command = new Command("bench", "Measures a model: prefill, decoding in batches, steering, images; repetitions in turn, beside the machine's measured limits and other programs.");
         foreach (var option in (ReadOnlySpan<Option>)[
-            Model, Mmproj, Synthetic, Seed, Save, SaveVectors, Dtype, ActivationsOption, Kv, DeviceOption, Threads, Prompt, Generate, Batches, Depth, Steered, Alpha, Temperature, TopP, HashLogits, Image, Profile, Paper, Repetitions, Peers, JsonFile, Markdown])
+            Model, Mmproj, Synthetic, Seed, Save, SaveVectors, Dtype, ActivationsOption, Kv, DeviceOption, Threads, Prompt, Generate, Batches, Depth, Steered, Alpha, Temperature, TopP, Repetition, LogProbs, HashLogits, Image, Profile, Paper, Repetitions, Peers, JsonFile, Markdown])
             command.Options.Add(option);
         command.Subcommands.Add(BenchServeCommand.Create(terminal));
         command.SetAction(async (parse, cancel) =>
@@ -194,7 +196,10 @@ internal static class BenchCommand
         var plan = new BenchPlan(
             ModelArguments.Range(parse, Prompt, 1 << 20), ModelArguments.Range(parse, Generate, 1 << 20), Numbers("--batch", parse.GetValue(Batches)!),
             ModelArguments.Range(parse, Depth, 1 << 20), parse.GetValue(Image), ModelArguments.Range(parse, Steered, 1024), parse.GetValue(Alpha),
-            ModelArguments.Range(parse, Repetitions, 1000), ModelArguments.ReadKv(parse, Kv), new() { Temperature = parse.GetValue(Temperature), TopP = parse.GetValue(TopP) }, parse.GetValue(HashLogits));
+            ModelArguments.Range(parse, Repetitions, 1000), ModelArguments.ReadKv(parse, Kv), new()
+            {
+                Temperature = parse.GetValue(Temperature), TopP = parse.GetValue(TopP), RepetitionPenalty = parse.GetValue(Repetition), TopLogProbs = ModelArguments.Range(parse, LogProbs, 100),
+            }, parse.GetValue(HashLogits));
         try
         {
             plan.Sampling!.Validate();

@@ -83,7 +83,8 @@ internal static class BenchServeCommand
         for (var repetition = 0; repetition < repetitions; repetition++)
             foreach (var clients in levels)
             {
-                foreach (var target in targets)
+                // Whoever comes first finds another machine: every other time the order is reversed.
+                foreach (var target in repetition % 2 == 0 ? targets : Enumerable.Reverse(targets))
                 {
                     var done = clients > 0
                         ? await target.ClosedAsync(load, clients, run, cancel).ConfigureAwait(false)

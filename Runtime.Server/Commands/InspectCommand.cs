@@ -72,7 +72,7 @@ internal static class InspectCommand
         long Elements(TensorInfo tensor) => tensor.Shape.Aggregate(1L, (a, b) => a * b);
         var bytes = tensors.Sum(t => t.Bytes);
         var perToken = 2L * text.Layers * text.KeyValueHeads * text.HeadDimension * sizeof(float);
-        var context = Math.Min(text.Rope.MaxPositions, 4096);
+        var context = Math.Min(text.Rope.Reach, 4096);
         var facts = new List<(string, object)>
         {
             ("path", path),
@@ -84,7 +84,7 @@ internal static class InspectCommand
             ("dtypes", string.Join(", ", tensors.GroupBy(t => t.Type).OrderByDescending(g => g.Sum(t => t.Bytes)).Select(g => $"{g.Key} {g.Sum(Elements)}"))),
             ("decoder", $"{text.Family}, {text.Layers} layers, hidden {text.HiddenSize}, mlp {text.IntermediateSize}, {text.Heads} heads of {text.HeadDimension}, {text.KeyValueHeads} key/value heads"),
             ("vocabulary", text.VocabularySize),
-            ("context", text.Rope.MaxPositions),
+            ("context", text.Rope.Reach),
             ("rope", $"{text.Rope.Kind.ToString().ToLowerInvariant()}, theta {text.Rope.Theta}"),
         };
         if (spec.Quantization is { } form)
@@ -119,10 +119,9 @@ internal static class InspectCommand
         || tensor.Contains("embed_tokens", StringComparison.Ordinal) || tensor.Contains("lm_head", StringComparison.Ordinal)
         || tensor.StartsWith("token_embd", StringComparison.Ordinal) || tensor.StartsWith("output", StringComparison.Ordinal);
 
-    /// <summary>What can be done with it, what a device must compute for it, and whether it was checked.</summary>
+    /// <summary>What can be done with it, and what a device must compute for it.</summary>
     private static string Supported(ModelSpec spec) => "text" + (spec.Vision is null ? "" : ", images") + ", steering at every layer's output"
-        + (spec.Needs == 0 ? "" : $"; a device that computes {spec.Needs}")
-        + (spec.IsChecked ? "" : "; not yet checked against the original");
+        + (spec.Needs == 0 ? "" : $"; a device that computes {spec.Needs}");
 
     private static string Size(long bytes) => bytes switch
     {

@@ -39,10 +39,13 @@ internal static class ReplayCommand
                 Threads = ModelArguments.Range(parse, threads, 1024),
                 Cuda = ModelArguments.ReadDevice(parse, device, activations),
                 Engine = new() { ContextLength = ModelArguments.Range(parse, context, 1 << 20), KvType = (parse.GetResult(kv) is { Implicit: false } ? null : Parse<Trimtab.Model.KvType>(receipt.Model.Kv)) ?? ModelArguments.ReadKv(parse, kv) },
+                HashWeights = receipt.Model.WeightsHash is not null,
                 Progress = progress,
             }, cancel));
             if (model.Network.Fingerprint != receipt.Model.Fingerprint)
                 throw new InvalidDataException($"the receipt is of a model with the fingerprint {receipt.Model.Fingerprint}; {source} has {model.Network.Fingerprint}");
+            if (model.WeightsHash != receipt.Model.WeightsHash)
+                terminal.Note($"the weights are not those of the receipt to the byte: their files have the hash {model.WeightsHash}, the receipt's {receipt.Model.WeightsHash}");
             var shift = receipt.Steering.Mode != "dataset" ? null
                 : ShiftVectors.Open(parse.GetValue(vectors) ?? (parse.GetValue(path) is null ? Path.Combine(source, "cmrm.safetensors") : throw new UsageException($"the answer was steered by '{receipt.Steering.Vectors}'; name their file by --vectors")));
             var sequence = await RunAsync(model, receipt, [.. (parse.GetValue(images) ?? []).Select(image => Image.Open(image))], shift, cancel).ConfigureAwait(false);
@@ -74,8 +77,8 @@ internal static class ReplayCommand
     /// <summary>Makes the answer again.</summary>
     internal static async Task<Sequence> RunAsync(VisionLanguageModel model, Receipt receipt, IReadOnlyList<Image> images, ShiftVectors? vectors, CancellationToken cancel)
     {
-        if (receipt.Version != 1)
-            throw new InvalidDataException($"the receipt has the form {receipt.Version}; expected 1");
+        if (receipt.Version is not (1 or Receipt.Current))
+            throw new InvalidDataException($"the receipt has the form {receipt.Version}; expected {Receipt.Current}");
         if (images.Count != receipt.Prompt.Images.Count)
             throw new UsageException($"the request had {receipt.Prompt.Images.Count} images, and {images.Count} are given; name them by --image, in order");
         var prompt = model.Files.Expand([.. receipt.Prompt.TokenIds], images);
@@ -109,7 +112,7 @@ internal static class ReplayCommand
         {
             var blanks = Enumerable.Repeat(model.BlankImage(), images).ToArray();
             var pair = new PromptPair(model.Files.Expand([.. receipt.Prompt.TokenIds], blanks), model.Files.Expand([.. receipt.Prompt.TextAloneIds ?? []], []));
-            vectors = await model.SampleShiftAsync(pair, cancel).ConfigureAwait(false);
+            vectors = await model.SampleShiftAsync(pair, cancel: cancel).ConfigureAwait(false);
         }
         if (vectors!.Hash != steering.VectorsHash)
             throw new InvalidDataException($"the vectors have the hash {vectors.Hash}; those that steered have {steering.VectorsHash}");
@@ -123,7 +126,8 @@ internal static class ReplayCommand
         var same = was.Zip(now).TakeWhile(pair => pair.First == pair.Second).Count();
         if (same == was.Count && was.Count == now.Count)
         {
-            var logits = sequence.LogitsHash == receipt.Answer.LogitsHash ? "so are the logits, bit for bit"
+            var logits = receipt.Version != Receipt.Current ? "the receipt's hash of logits is of an older form"
+                : sequence.LogitsHash == receipt.Answer.LogitsHash ? "so are the logits, bit for bit"
                 : $"the logits differ in rounding (made on {receipt.Model.Device}; this is {model.Network.Device.Name})";
             output.WriteLine($"reproduced: {was.Count} tokens are the same; {logits}");
             return 0;

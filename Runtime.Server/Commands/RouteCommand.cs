@@ -18,6 +18,7 @@ internal static class RouteCommand
     private static readonly Option<int> Budget = new("--retry-budget") { Description = "Further attempts that may be saved up; each request earns a fifth of one.", HelpName = "N", DefaultValueFactory = _ => 100 };
     private static readonly Option<int> Probe = new("--probe") { Description = "Time between two looks at a server's /ready, and the longest wait for one, in milliseconds.", HelpName = "N", DefaultValueFactory = _ => 2000 };
     private static readonly Option<int> MaxBody = new("--max-body") { Description = "Longest request, in MiB.", HelpName = "N", DefaultValueFactory = _ => 32 };
+    private static readonly Option<string> RequestMemory = new("--request-memory") { Description = "Memory for the bodies of open requests; what would take more gets 429.", HelpName = "SIZE", DefaultValueFactory = _ => "1G" };
     private static readonly Option<int> MaxRequests = new("--max-requests") { Description = "Requests that may be open; one more gets 429.", HelpName = "N", DefaultValueFactory = _ => 1024 };
     private static readonly Option<int> AnswerTime = new("--answer-time") { Description = "Longest time without a byte of an answer, in seconds; not less than the servers' own.", HelpName = "N", DefaultValueFactory = _ => 600 };
     private static readonly Option<int> DrainTime = new("--drain-time") { Description = "Longest time from SIGTERM to the end of the last answer, in seconds.", HelpName = "N", DefaultValueFactory = _ => 30 };
@@ -26,7 +27,7 @@ internal static class RouteCommand
     public static Command Create(Terminal terminal)
     {
         var command = new Command("route", "Spreads requests over servers, those that begin alike to the same one, and tries the next where one fails. SIGTERM ends it once its answers have.");
-        foreach (var option in (ReadOnlySpan<Option>)[Replicas, Discover, Host, Port, Prefix, Spill, Attempts, Budget, Probe, MaxBody, MaxRequests, AnswerTime, DrainTime])
+        foreach (var option in (ReadOnlySpan<Option>)[Replicas, Discover, Host, Port, Prefix, Spill, Attempts, Budget, Probe, MaxBody, RequestMemory, MaxRequests, AnswerTime, DrainTime])
             command.Options.Add(option);
         command.SetAction(async (parse, cancel) =>
         {
@@ -63,6 +64,7 @@ internal static class RouteCommand
             RetryBudget = ModelArguments.Range(parse, Budget, 1 << 20),
             Probe = TimeSpan.FromMilliseconds(ServeCommand.AtLeastOne(parse, Probe, 600_000)),
             MaxBody = (long)ServeCommand.AtLeastOne(parse, MaxBody, 1024) << 20,
+            MaxMemory = ServeCommand.Bytes(parse, RequestMemory),
             MaxRequests = ServeCommand.AtLeastOne(parse, MaxRequests, 1 << 20),
             AnswerTime = TimeSpan.FromSeconds(ServeCommand.AtLeastOne(parse, AnswerTime, 86400)),
             DrainTime = TimeSpan.FromSeconds(ServeCommand.AtLeastOne(parse, DrainTime, 86400)),

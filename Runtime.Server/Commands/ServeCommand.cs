@@ -27,10 +27,12 @@ internal static class ServeCommand
     private static readonly Option<int> MaxRequests = new("--max-requests") { Description = "Requests that may be open; one more gets 429.", HelpName = "N", DefaultValueFactory = _ => 512 };
     private static readonly Option<int> MaxTokens = new("--max-tokens") { Description = "Most tokens of an answer.", HelpName = "N", DefaultValueFactory = _ => 1024 };
     private static readonly Option<int> MaxBody = new("--max-body") { Description = "Longest request, in MiB.", HelpName = "N", DefaultValueFactory = _ => 32 };
+    private static readonly Option<string> RequestMemory = new("--request-memory") { Description = "Memory for the bodies and images of open requests; what would take more gets 429.", HelpName = "SIZE", DefaultValueFactory = _ => "1G" };
     private static readonly Option<int> MaxImages = new("--max-images") { Description = "Most images in a request.", HelpName = "N", DefaultValueFactory = _ => 8 };
     private static readonly Option<int> AnswerTime = new("--answer-time") { Description = "Longest time for one answer, in seconds.", HelpName = "N", DefaultValueFactory = _ => 600 };
     private static readonly Option<int> DrainTime = new("--drain-time") { Description = "Longest time from SIGTERM to the end of the last answer, in seconds.", HelpName = "N", DefaultValueFactory = _ => 20 };
     private static readonly Option<bool> ProtectMetrics = new("--protect-metrics") { Description = "Ask for an API key at /metrics too." };
+    private static readonly Option<bool> PrivateCache = new("--private-cache") { Description = "Let a key's prompts find only its own in the cache: else usage and time tell who has asked the same before." };
     private static readonly Option<string[]> ImageHosts = new("--allow-image-hosts") { Description = "Hosts that http(s) image URLs may name, at ports 80 and 443 or as HOST:PORT; by default none.", HelpName = "HOST", AllowMultipleArgumentsPerToken = true };
     private static readonly Option<string> Device = ModelArguments.DeviceOption();
     private static readonly Option<int> Threads = new("--threads", "-t") { Description = "CPU threads; 0 for one per core.", HelpName = "N" };
@@ -43,7 +45,7 @@ internal static class ServeCommand
     {
         var command = new Command("serve", "Serves a model by OpenAI's HTTP interfaces, steered as a policy says; answers carry receipts. SIGTERM ends it once its answers have.");
         foreach (var option in (ReadOnlySpan<Option>)[ModelPath, Mmproj, Vectors, PolicyPath, Keys, Audit, Name, Host, Port, Context, KvMemory, MaxBatch, MaxWaiting,
-            MaxRequests, MaxTokens, MaxBody, MaxImages, AnswerTime, DrainTime, ProtectMetrics, ImageHosts, Device, Threads, Dtype, Activations, Kv])
+            MaxRequests, MaxTokens, MaxBody, RequestMemory, MaxImages, AnswerTime, DrainTime, ProtectMetrics, PrivateCache, ImageHosts, Device, Threads, Dtype, Activations, Kv])
             command.Options.Add(option);
         command.SetAction(async (parse, cancel) =>
         {
@@ -73,6 +75,9 @@ internal static class ServeCommand
         {
             if (!model.Options.Loopback && keys is null)
                 await terminal.Error.WriteLineAsync($"trimtab: listens on {model.Options.Host} without API keys: whoever reaches it may ask").ConfigureAwait(false);
+            foreach (var (kind, rule) in new[] { ("images", model.Policy.Images), ("text", model.Policy.Text) })
+                if (keys is not null && model.Policy.Hash.Length > 0 && rule is { Required: true, VectorsHash: null, NormFloor: 0 })
+                    await terminal.Error.WriteLineAsync($"trimtab: the policy's rule '{kind}' has neither vectors_hash nor norm_floor: an admin may put weaker vectors under the name '{rule.Vectors}'").ConfigureAwait(false);
             if (model.ImagesRefused is { } reason)
                 await terminal.Error.WriteLineAsync($"trimtab: requests with images are refused: {reason}").ConfigureAwait(false);
             await terminal.Output.WriteLineAsync($"trimtab serves {model.Options.ModelName} at {server.Url} (policy {model.Policy.Version}, {model.Vectors.Sets.Count} vector sets)").ConfigureAwait(false);
@@ -100,8 +105,9 @@ internal static class ServeCommand
                 MaxSequences = AtLeastOne(parse, MaxBatch, 4096),
                 MaxWaiting = AtLeastOne(parse, MaxWaiting, 1 << 20),
                 KvType = kv,
-                CachePositions = parse.GetValue(KvMemory) is { } size ? Positions(size, ModelFiles.Open(path, parse.GetValue(Mmproj)).Spec.Text, kv) : 0,
+                CachePositions = parse.GetValue(KvMemory) is { } size ? Positions(Bytes(KvMemory.Name, size), ModelFiles.Open(path, parse.GetValue(Mmproj)).Spec.Text, kv) : 0,
             },
+            HashWeights = true,
             Progress = progress,
         }, cancel));
         try
@@ -140,10 +146,12 @@ internal static class ServeCommand
             MaxRequests = AtLeastOne(parse, MaxRequests, 1 << 20),
             MaxTokens = AtLeastOne(parse, MaxTokens, 1 << 20),
             MaxBody = (long)AtLeastOne(parse, MaxBody, 1024) << 20,
+            MaxMemory = Bytes(parse, RequestMemory),
             MaxImages = ModelArguments.Range(parse, MaxImages, 1024),
             AnswerTime = TimeSpan.FromSeconds(AtLeastOne(parse, AnswerTime, 86400)),
             DrainTime = TimeSpan.FromSeconds(AtLeastOne(parse, DrainTime, 86400)),
             ProtectMetrics = parse.GetValue(ProtectMetrics),
+            PrivateCache = parse.GetValue(PrivateCache),
             ImageHosts = parse.GetValue(ImageHosts) ?? [],
         };
     }
@@ -174,16 +182,24 @@ internal static class ServeCommand
     internal static int AtLeastOne(ParseResult parse, Option<int> option, int most)
         => ModelArguments.Range(parse, option, most) is > 0 and var value ? value : throw new UsageException($"{option.Name} is 0; expected 1 to {most}");
 
-    /// <summary>How many positions' keys and values a size holds.</summary>
-    internal static int Positions(string size, TextSpec text, KvType kv)
+    /// <summary>Reads a size in bytes.</summary>
+    internal static long Bytes(ParseResult parse, Option<string> option) => Bytes(option.Name, parse.GetRequiredValue(option));
+
+    private static long Bytes(string option, string size)
     {
         var unit = size.Length == 0 ? 0 : char.ToUpperInvariant(size[^1]) switch { 'K' => 10, 'M' => 20, 'G' => 30, _ => 0 };
         var digits = unit == 0 ? size : size[..^1];
         if (!double.TryParse(digits, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out var number) || !(number > 0) || number > 1e15)
-            throw new UsageException($"--kv-memory is '{size}'; expected a size such as 512M or 4G");
+            throw new UsageException($"{option} is '{size}'; expected a size such as 512M or 4G");
+        return (long)Math.Min(number * Math.Pow(2, unit), long.MaxValue / 2);
+    }
+
+    /// <summary>How many positions' keys and values a size holds.</summary>
+    private static int Positions(long bytes, TextSpec text, KvType kv)
+    {
         var heads = 2L * text.Layers * text.KeyValueHeads;
         var position = kv switch { KvType.BF16 => heads * text.HeadDimension * 2, KvType.Int8 => heads * (text.HeadDimension + 4), _ => heads * text.HeadDimension * 4 };
-        var positions = number * Math.Pow(2, unit) / position;
-        return positions >= 16 ? (int)Math.Min(positions, int.MaxValue / 2) : throw new UsageException($"--kv-memory is '{size}'; 16 positions of this model take {16 * position} bytes");
+        var positions = bytes / position;
+        return positions >= 16 ? (int)Math.Min(positions, int.MaxValue / 2) : throw new UsageException($"--kv-memory is {bytes} bytes; 16 positions of this model take {16 * position} bytes");
     }
 }

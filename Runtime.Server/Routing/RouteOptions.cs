@@ -33,6 +33,9 @@ internal sealed record RouteOptions
     /// <summary>Longest body in bytes.</summary>
     public long MaxBody { get; init; } = 32 << 20;
 
+    /// <summary>Memory that all requests' bodies may take; more get 429.</summary>
+    public long MaxMemory { get; init; } = 1 << 30;
+
     /// <summary>Most requests at a time.</summary>
     public int MaxRequests { get; init; } = 1024;
 

@@ -3,13 +3,9 @@ using System.Diagnostics.Metrics;
 using System.Net;
 using System.Net.Sockets;
 using Microsoft.AspNetCore.Builder;
-using Microsoft.AspNetCore.Hosting;
-using Microsoft.AspNetCore.Hosting.Server;
-using Microsoft.AspNetCore.Hosting.Server.Features;
 using Microsoft.AspNetCore.Http;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
-using Microsoft.Extensions.Logging;
 using Trimtab.Server.Serving;
 using Yarp.ReverseProxy.Forwarder;
 
@@ -31,6 +27,7 @@ internal sealed class Router : IAsyncDisposable
     private readonly HttpMessageInvoker _client;
     private readonly ForwarderRequestConfig _config;
     private readonly RetryBudget _budget;
+    private readonly MemoryBudget _memory;
     private readonly ReplicaSet _replicas;
     private readonly Meter _meter = new(Name);
     private readonly Counter<long> _requests, _retries;
@@ -39,7 +36,7 @@ internal sealed class Router : IAsyncDisposable
 
     private Router(WebApplication app, RouteOptions options, TextWriter log)
     {
-        (_app, _options, _log, _budget) = (app, options, log, new(options.RetryBudget));
+        (_app, _options, _log, _budget, _memory) = (app, options, log, new(options.RetryBudget), new(options.MaxMemory));
         _forwarder = app.Services.GetRequiredService<IHttpForwarder>();
         _client = new(Handler());
         _replicas = new(options, log);
@@ -62,20 +59,8 @@ internal sealed class Router : IAsyncDisposable
     /// <param name="cancel">Stops starting.</param>
     public static async Task<Router> StartAsync(RouteOptions options, TextWriter log, CancellationToken cancel = default)
     {
-        var builder = WebApplication.CreateEmptyBuilder(new() { ApplicationName = "trimtab" });
-        builder.Logging.ClearProviders();
+        var builder = HttpHost.Builder(options.Host, options.Port, options.MaxBody, options.MaxRequests, options.DrainTime);
         builder.Services.AddHttpForwarder();
-        builder.Services.AddRoutingCore();
-        builder.Services.Configure<HostOptions>(host => host.ShutdownTimeout = options.DrainTime);
-        builder.WebHost.UseKestrelCore().ConfigureKestrel(kestrel =>
-        {
-            kestrel.AddServerHeader = false;
-            kestrel.Limits.MaxRequestBodySize = options.MaxBody;
-            kestrel.Limits.RequestHeadersTimeout = TimeSpan.FromSeconds(15);
-            kestrel.Limits.KeepAliveTimeout = TimeSpan.FromSeconds(120);
-            kestrel.Limits.MaxConcurrentConnections = 4L * options.MaxRequests + 64;
-            kestrel.Listen(options.Host, options.Port);
-        });
         Telemetry.Add(builder, "trimtab-router", Name, "Yarp.ReverseProxy");
         var app = builder.Build();
         var router = new Router(app, options, log);
@@ -90,7 +75,7 @@ internal sealed class Router : IAsyncDisposable
             app.MapFallback("{**path}", router.Guard(router.ForwardAsync));
             await router._replicas.StartAsync(cancel).ConfigureAwait(false);
             await app.StartAsync(cancel).ConfigureAwait(false);
-            router.Url = app.Services.GetRequiredService<IServer>().Features.Get<IServerAddressesFeature>()!.Addresses.First();
+            router.Url = app.Url();
             return router;
         }
         catch
@@ -116,7 +101,8 @@ internal sealed class Router : IAsyncDisposable
     {
         _budget.Earn();
         // Kept until the answer begins: a replica that fails before it leaves the request whole for the next.
-        var body = await Exchange.ReadBytesAsync(context, _options.MaxBody, _options.BodyTime).ConfigureAwait(false);
+        using var memory = _memory.Open();
+        var body = await Exchange.ReadBytesAsync(context, _options.MaxBody, _options.BodyTime, memory).ConfigureAwait(false);
         context.Request.Headers.Remove("Expect"); // the body is here
         var key = PromptPrefix.Key(context.Request.Path, body, _options.Prefix);
         var candidates = Replica.Order(_replicas.All, key, _options.Spill);
@@ -189,27 +175,13 @@ internal sealed class Router : IAsyncDisposable
         }
         catch (Exception error)
         {
-            await FailAsync(context, error).ConfigureAwait(false);
+            await Exchange.RefuseAsync(context, await HttpHost.RefusalAsync(context, error, _options.MaxBody, _log).ConfigureAwait(false)).ConfigureAwait(false);
         }
         finally
         {
             Interlocked.Decrement(ref _open);
         }
     };
-
-    private async Task FailAsync(HttpContext context, Exception error)
-    {
-        var refusal = error switch
-        {
-            ApiException api => api,
-            Microsoft.AspNetCore.Http.BadHttpRequestException { StatusCode: 413 } => new(413, $"the body is longer than {_options.MaxBody} bytes", null, "body_too_large"),
-            Microsoft.AspNetCore.Http.BadHttpRequestException bad => new(bad.StatusCode, "the request is not valid HTTP, or came too slowly"),
-            _ => new ApiException(500, "the router failed; its log says why", null, "internal"),
-        };
-        if (refusal.Code == "internal")
-            await _log.WriteLineAsync($"trimtab: {context.Request.Method} {context.Request.Path} failed: {error}").ConfigureAwait(false);
-        await Exchange.RefuseAsync(context, refusal).ConfigureAwait(false);
-    }
 
     private static KeyValuePair<string, object?> Tag(Replica replica) => new("replica", replica.Url);
 

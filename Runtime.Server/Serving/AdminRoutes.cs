@@ -73,14 +73,10 @@ internal static class AdminRoutes
         }
         catch (Exception error) when (error is InvalidCheckpointException or InvalidDataException or ArgumentException or FileNotFoundException or IOException)
         {
-            // A path in a message is replaced: what lies where is the operator's business, not the answer's.
             exchange.Model.RecordChange(what + "_failed", exchange.Caller, name, null);
-            throw new ApiException(422, $"nothing has changed: {Pathless(error.Message)}", null, "not_usable");
+            throw new ApiException(422, $"nothing has changed: {ApiException.Pathless(error.Message)}", null, "not_usable");
         }
         exchange.Model.RecordChange(what, exchange.Caller, done.Name, done.Hash);
         return exchange.SendAsync(done, Wire.Readable.AdminDone);
     }
-
-    private static string Pathless(string message)
-        => string.Join(' ', message.Split(' ').Select(word => word.Contains(Path.DirectorySeparatorChar) ? Path.GetFileName(word) : word));
 }

@@ -25,13 +25,16 @@ internal sealed class Answer : IDisposable
     private readonly CancellationTokenSource _stop;
     private readonly Sequence?[] _ended;
     private readonly SteeredModel _model;
-    private readonly long _start = System.Diagnostics.Stopwatch.GetTimestamp();
+    private readonly long _start;
     private Task _pumps = Task.CompletedTask;
+    private int _tokens;
+    private Exception? _failure;
+    private bool _told;
 
-    internal Answer(SteeredModel model, Caller caller, string id, Question question, AnswerSettings settings, CancellationToken cancel)
+    internal Answer(SteeredModel model, Exchange exchange, string id, Question question, AnswerSettings settings)
     {
-        (_model, Caller, Id, Question, Settings) = (model, caller, id, question, settings);
-        _stop = CancellationTokenSource.CreateLinkedTokenSource(cancel);
+        (_model, Caller, Id, Question, Settings, _start) = (model, exchange.Caller, id, question, settings, exchange.Started);
+        _stop = CancellationTokenSource.CreateLinkedTokenSource(exchange.Cancel);
         _ended = new Sequence[settings.Count];
         Created = DateTimeOffset.UtcNow.ToUnixTimeSeconds();
     }
@@ -75,11 +78,17 @@ internal sealed class Answer : IDisposable
     /// <summary>Ended sequences by choice.</summary>
     public IReadOnlyList<Sequence?> Ended => _ended;
 
-    /// <summary>Tokens drawn, of all choices.</summary>
+    /// <summary>Tokens that have come so far, of all choices.</summary>
+    public int Tokens => Volatile.Read(ref _tokens);
+
+    /// <summary>Tokens drawn, of all choices that have ended.</summary>
     public int CompletionTokens => _ended.Sum(sequence => sequence?.Generated.Count ?? 0);
 
     /// <summary>Prompt tokens that the cache had.</summary>
     public int CachedTokens => _ended[0]?.CachedTokens ?? 0;
+
+    /// <summary>What the first choice that failed failed by, or null.</summary>
+    public Exception? Failure => Volatile.Read(ref _failure);
 
     /// <summary>Starts every choice and waits until there is something of one, so that what refuses to run does so before anything is sent.</summary>
     internal async Task StartAsync(VisionLanguageModel model, GenerationOptions options)
@@ -98,6 +107,15 @@ internal sealed class Answer : IDisposable
             while (_parts.Reader.TryRead(out var part))
                 yield return part;
         }
+        Tell();
+    }
+
+    /// <summary>Tells once how it ended.</summary>
+    private void Tell()
+    {
+        if (_told)
+            return;
+        _told = true;
         _model.End(this);
     }
 
@@ -139,6 +157,7 @@ internal sealed class Answer : IDisposable
                 {
                     _model.Metrics.Token(last == 0 ? _start : last, first: last == 0);
                     Trace?.Token();
+                    Interlocked.Increment(ref _tokens);
                 }
                 else
                     _ended[choice] = update.Sequence;
@@ -148,6 +167,7 @@ internal sealed class Answer : IDisposable
         }
         catch (Exception error)
         {
+            Interlocked.CompareExchange(ref _failure, error, null);
             Trace?.Fail(error);
             _parts.Writer.TryComplete(error);
             await _stop.CancelAsync().ConfigureAwait(false); // the others are no answer without this one
@@ -159,7 +179,14 @@ internal sealed class Answer : IDisposable
     {
         _stop.Cancel();
         _ = _pumps.ContinueWith(_ => _stop.Dispose(), CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
-        _model.Abandon(this);
+        try
+        {
+            Tell();
+        }
+        catch (ApiException)
+        {
+            // The log cannot be written. Nobody waits for this answer any more; the next is refused.
+        }
         Trace?.End(_ended);
         Trace?.Dispose();
     }

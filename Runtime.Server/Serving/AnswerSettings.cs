@@ -45,7 +45,9 @@ internal sealed record AnswerSettings
     public SteeringRequest Steering { get; init; } = SteeringRequest.None;
 
     /// <summary>The field by which the caller has a hand in the words of the answer, or null.</summary>
-    public string? Forces(Question question) => question.Raw ? "prompt" : Sampling.LogitBias is not null ? "logit_bias" : Format is { HasSchema: true } ? "response_format" : IgnoreEos ? "ignore_eos" : null;
+    public string? Forces(Question question) => question.Raw ? "prompt" : Sampling.LogitBias is not null ? "logit_bias" : Format is { HasSchema: true } ? "response_format"
+        // A refusal's words that stand in the prompt are made unlikely by it.
+        : Sampling.RepetitionPenalty != 1 ? "repetition_penalty" : IgnoreEos ? "ignore_eos" : null;
 
     /// <summary>Reads what all three interfaces have in common.</summary>
     /// <param name="request">The request.</param>
@@ -140,7 +142,8 @@ internal sealed record AnswerSettings
                 throw ApiException.Invalid("logit_bias", $"of token {id}: expected a number from -100 to 100");
             if (biases.Count == 4096)
                 throw ApiException.Invalid("logit_bias", "has more than 4096 entries");
-            biases[id] = (float)bias;
+            if (!biases.TryAdd(id, (float)bias))
+                throw ApiException.Invalid("logit_bias", $"has token {id} twice");
         }
         return biases.Count > 0 ? biases : null;
     }

@@ -11,15 +11,15 @@ internal sealed class AnswerTrace : IDisposable
 {
     private static readonly ActivitySource Source = new(ServingMetrics.Name);
     private readonly Activity _activity;
-    private readonly long _start = Stopwatch.GetTimestamp();
+    private readonly long _start;
     private DateTime _submitted;
     private long _firstToken;
     private Exception? _error;
 
-    private AnswerTrace(Activity activity) => _activity = activity;
+    private AnswerTrace(Activity activity, long start) => (_activity, _start) = (activity, start);
 
     /// <summary>Begins a trace, or returns null where nobody wants one.</summary>
-    public static AnswerTrace? Start(string model, Caller caller, string id, Question question, AnswerSettings settings)
+    public static AnswerTrace? Start(string model, Exchange exchange, string id, Question question, AnswerSettings settings)
     {
         // Internal: the model runs in this process.
         if (Source.StartActivity($"{settings.Operation} {model}", ActivityKind.Internal) is not { } activity)
@@ -40,10 +40,10 @@ internal sealed class AnswerTrace : IDisposable
         if (settings.Count != 1)
             activity.SetTag("gen_ai.request.choice.count", settings.Count);
         activity.SetTag("gen_ai.usage.input_tokens", question.Prompt.Tokens.Length);
-        activity.SetTag("trimtab.caller", caller.Id);
+        activity.SetTag("trimtab.caller", exchange.Caller.Id);
         activity.SetTag("trimtab.images", question.Prompt.Images.Count);
         activity.SetTag("trimtab.stream", settings.Stream);
-        return new(activity);
+        return new(activity, exchange.Started);
     }
 
     /// <summary>Tells how the answers are steered.</summary>

@@ -72,8 +72,9 @@ internal static class AnswerWire
 
     private static TokenLogProb Entry(int id, float logProb, Tokenizer tokenizer)
     {
-        var text = TextOf(id, tokenizer);
-        return new(text, Finite(logProb), text.Contains('\uFFFD') ? null : [.. Encoding.UTF8.GetBytes(text).Select(b => (int)b)]);
+        // A part of a code point has no text, but bytes.
+        var bytes = tokenizer.IsSpecial(id) ? Encoding.UTF8.GetBytes(TextOf(id, tokenizer)) : tokenizer.BytesOf(id);
+        return new(TextOf(id, tokenizer), Finite(logProb), Array.ConvertAll(bytes, b => (int)b));
     }
 
     // What OpenAI sends for the least likely; JSON has no infinity.

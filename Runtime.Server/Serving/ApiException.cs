@@ -38,6 +38,10 @@ internal sealed class ApiException(int status, string message, string? param = n
     /// <summary>What the caller is told.</summary>
     public ErrorBody Body => new(new(Message, Type, Param, Code));
 
+    /// <summary>A message with names in the place of paths: what lies where is the operator's business, not the answer's.</summary>
+    public static string Pathless(string message)
+        => string.Join(' ', message.Split(' ').Select(word => word.Contains(Path.DirectorySeparatorChar) ? Path.GetFileName(word) : word));
+
     /// <summary>A field that is not what it should be.</summary>
     public static ApiException Invalid(string param, string message, string? code = null) => new(400, $"{param}: {message}", param, code);
 

@@ -8,19 +8,23 @@ internal static class ChatCompletions
     /// <summary>Answers a request.</summary>
     public static async Task RunAsync(Exchange exchange)
     {
-        var (model, options) = (exchange.Model, exchange.Model.Options);
-        using var body = await exchange.ReadBodyAsync().ConfigureAwait(false);
-        var request = new Fields(body.RootElement);
-        var conversation = Conversation.ReadMessages(request, options);
-        var settings = Read(request, model);
-        request.End();
-        var images = await conversation.OpenImagesAsync(exchange.Images, exchange.Cancel).ConfigureAwait(false);
-        var question = model.Ask(conversation.Turns, images);
-        using var answer = await model.AskAsync(exchange.Caller, exchange.NewId("chatcmpl-"), question, settings, exchange.Cancel).ConfigureAwait(false);
+        var (question, settings) = await ReadAsync(exchange).ConfigureAwait(false);
+        using var answer = await exchange.Model.AskAsync(exchange, "chatcmpl-", question, settings).ConfigureAwait(false);
         if (settings.Stream)
             await StreamAsync(exchange, answer).ConfigureAwait(false);
         else
             await WholeAsync(exchange, answer).ConfigureAwait(false);
+    }
+
+    /// <summary>Reads a request. Its body is gone when this returns: answers take long.</summary>
+    private static async Task<(Question Question, AnswerSettings Settings)> ReadAsync(Exchange exchange)
+    {
+        using var body = await exchange.ReadBodyAsync().ConfigureAwait(false);
+        var request = new Fields(body.RootElement);
+        var conversation = Conversation.ReadMessages(request, exchange.Model.Options);
+        var settings = Read(request, exchange.Model);
+        request.End();
+        return (await exchange.Model.QuestionAsync(exchange, conversation, settings.Count).ConfigureAwait(false), settings);
     }
 
     private static AnswerSettings Read(Fields request, SteeredModel model)

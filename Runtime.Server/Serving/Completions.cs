@@ -11,17 +11,24 @@ internal static class Completions
     /// <summary>Answers a request.</summary>
     public static async Task RunAsync(Exchange exchange)
     {
-        var model = exchange.Model;
-        using var body = await exchange.ReadBodyAsync().ConfigureAwait(false);
-        var request = new Fields(body.RootElement);
-        var ids = ReadPrompt(request, model);
-        var settings = Read(request, model);
-        request.End();
-        using var answer = await model.AskAsync(exchange.Caller, exchange.NewId("cmpl-"), model.Ask(ids), settings, exchange.Cancel).ConfigureAwait(false);
+        var (question, settings) = await ReadAsync(exchange).ConfigureAwait(false);
+        using var answer = await exchange.Model.AskAsync(exchange, "cmpl-", question, settings).ConfigureAwait(false);
         if (settings.Stream)
             await StreamAsync(exchange, answer).ConfigureAwait(false);
         else
             await WholeAsync(exchange, answer).ConfigureAwait(false);
+    }
+
+    /// <summary>Reads a request. Its body is gone when this returns: answers take long.</summary>
+    private static async Task<(Question Question, AnswerSettings Settings)> ReadAsync(Exchange exchange)
+    {
+        using var body = await exchange.ReadBodyAsync().ConfigureAwait(false);
+        var request = new Fields(body.RootElement);
+        var ids = ReadPrompt(request, exchange.Model);
+        var settings = Read(request, exchange.Model);
+        request.End();
+        exchange.Memory.Keep(0);
+        return (exchange.Model.Ask(ids), settings);
     }
 
     private static int[] ReadPrompt(Fields request, SteeredModel model)
@@ -31,7 +38,7 @@ internal static class Completions
         if (prompt.ValueKind == JsonValueKind.Array && prompt.GetArrayLength() == 1 && prompt[0].ValueKind is JsonValueKind.String or JsonValueKind.Array)
             prompt = prompt[0];
         if (prompt.ValueKind == JsonValueKind.String)
-            return model.Model.Files.Encode(Fields.Text(prompt, "prompt"), rendered: false);
+            return model.Encode(Fields.Text(prompt, "prompt"));
         if (prompt.ValueKind != JsonValueKind.Array)
             throw ApiException.Invalid("prompt", $"is {Fields.Kind(prompt)}; expected a string or an array of token ids");
         if (prompt.GetArrayLength() > model.Model.ContextLength)

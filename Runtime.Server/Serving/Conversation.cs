@@ -1,5 +1,4 @@
 using System.Text.Json;
-using Trimtab.Imaging;
 using Trimtab.Text;
 
 namespace Trimtab.Server.Serving;
@@ -60,15 +59,6 @@ internal sealed record Conversation(IReadOnlyList<ChatMessage> Turns, IReadOnlyL
             item.End();
         }
         return new(turns, images);
-    }
-
-    /// <summary>Fetches and decodes the images.</summary>
-    public async Task<IReadOnlyList<Image>> OpenImagesAsync(ImageSource source, CancellationToken cancel)
-    {
-        var images = new List<Image>(Images.Count);
-        foreach (var (url, param) in Images)
-            images.Add(await source.ReadAsync(url, param, cancel).ConfigureAwait(false));
-        return images;
     }
 
     private static ChatMessage Turn(string role, Fields message, List<(string, string)> images, ServeOptions options)

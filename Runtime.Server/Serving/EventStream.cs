@@ -11,16 +11,19 @@ internal sealed class EventStream
     private readonly HttpContext _context;
     private readonly TimeSpan _limit;
 
-    /// <summary>Begins the stream, or goes on with one that has begun: the status is sent with the first event.</summary>
+    /// <summary>Begins the stream: the status is sent with the first event.</summary>
     public EventStream(HttpContext context, TimeSpan limit)
     {
         (_context, _limit) = (context, limit);
-        if (context.Response.HasStarted)
-            return;
+        Failing = error => SendAsync(null, new ErrorBody(error), Wire.Readable.ErrorBody);
+        context.Features.Set(this);
         context.Response.ContentType = "text/event-stream; charset=utf-8";
         context.Response.Headers.CacheControl = "no-cache";
         context.Response.Headers["X-Accel-Buffering"] = "no"; // a proxy would hold tokens back
     }
+
+    /// <summary>Sends the event of a failure, which is the last; OpenAI's error object unless an interface has another.</summary>
+    public Func<ErrorDetail, Task> Failing { get; set; }
 
     /// <summary>Sends an event.</summary>
     /// <param name="name">Its name, or null.</param>

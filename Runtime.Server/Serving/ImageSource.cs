@@ -4,6 +4,13 @@ using Trimtab.Imaging;
 
 namespace Trimtab.Server.Serving;
 
+/// <summary>An image file as it came.</summary>
+/// <param name="Bytes">The file.</param>
+/// <param name="Param">The request's field.</param>
+/// <param name="Width">Of the upright image, as its header says.</param>
+/// <param name="Height">The same.</param>
+internal sealed record ImageFile(ReadOnlyMemory<byte> Bytes, string Param, int Width, int Height);
+
 /// <summary>
 /// Turns a request's image URL into pixels. <c>data:</c> URLs always; <c>http(s)</c> only for hosts that are listed, and there only
 /// from public addresses, without following a redirect to another host, within limits of size and time.
@@ -51,21 +58,32 @@ internal sealed class ImageSource : IDisposable
         { Timeout = options.ImageTime };
     }
 
-    /// <summary>Reads an image.</summary>
+    /// <summary>Reads an image's file and how large the image is. Nothing is decoded.</summary>
     /// <param name="url">The URL.</param>
     /// <param name="param">The request's field.</param>
+    /// <param name="memory">Takes the memory of a file that is fetched.</param>
     /// <param name="cancel">Stops it.</param>
-    public async Task<Image> ReadAsync(string url, string param, CancellationToken cancel)
+    public async Task<ImageFile> ReadAsync(string url, string param, MemoryBudget.Share memory, CancellationToken cancel)
     {
-        var bytes = url.StartsWith("data:", StringComparison.OrdinalIgnoreCase) ? FromData(url, param) : await FetchAsync(url, param, cancel).ConfigureAwait(false);
+        var bytes = url.StartsWith("data:", StringComparison.OrdinalIgnoreCase) ? FromData(url, param) : await FetchAsync(url, param, memory, cancel).ConfigureAwait(false);
+        return Checked(param, () =>
+        {
+            var (width, height) = ImageHeader.Measure(bytes.Span, param);
+            return (long)width * height <= _options.MaxPixels ? new ImageFile(bytes, param, width, height)
+                : throw new InvalidImageException($"{param}: {width} x {height} pixels are more than the {_options.MaxPixels} that an image may have");
+        });
+    }
+
+    /// <summary>Decodes an image.</summary>
+    public Image Decode(ImageFile file) => Checked(file.Param, () => ImageDecoder.Decode(file.Bytes.Span, file.Param, _options.MaxPixels));
+
+    /// <summary>Runs what decodes images, two at a time: while it is decoded an image takes far more memory than before and after.</summary>
+    public async Task<T> DecodingAsync<T>(Func<T> run, CancellationToken cancel)
+    {
         await _decoding.WaitAsync(cancel).ConfigureAwait(false);
         try
         {
-            return await Task.Run(() => ImageDecoder.Decode(bytes, param, _options.MaxPixels), cancel).ConfigureAwait(false);
-        }
-        catch (InvalidImageException error)
-        {
-            throw new ApiException(400, error.Message, param, "invalid_image");
+            return await Task.Run(run, cancel).ConfigureAwait(false);
         }
         finally
         {
@@ -73,8 +91,20 @@ internal sealed class ImageSource : IDisposable
         }
     }
 
+    private static T Checked<T>(string param, Func<T> run)
+    {
+        try
+        {
+            return run();
+        }
+        catch (InvalidImageException error)
+        {
+            throw new ApiException(400, error.Message, param, "invalid_image");
+        }
+    }
+
     /// <summary>The bytes of a data: URL (RFC 2397) in base64.</summary>
-    internal static byte[] FromData(string url, string param)
+    internal static ReadOnlyMemory<byte> FromData(string url, string param)
     {
         var comma = url.IndexOf(',', StringComparison.Ordinal);
         if (comma is < 0 or > 200)
@@ -86,7 +116,7 @@ internal sealed class ImageSource : IDisposable
         var bytes = new byte[text.Length / 4 * 3 + 3];
         if (!Convert.TryFromBase64Chars(text, bytes, out var count))
             throw ApiException.Invalid(param, "is not valid base64", "invalid_image");
-        return count > 0 ? bytes[..count] : throw ApiException.Invalid(param, "holds no image", "invalid_image");
+        return count > 0 ? bytes.AsMemory(0, count) : throw ApiException.Invalid(param, "holds no image", "invalid_image");
     }
 
     /// <summary>Whether an address is reachable from everywhere: not this machine, not a private or special network.</summary>
@@ -110,7 +140,7 @@ internal sealed class ImageSource : IDisposable
     private bool IsListed(Uri uri) => uri.UserInfo.Length == 0
         && (uri.Port is 80 or 443 && _options.ImageHosts.Contains(uri.Host, StringComparer.OrdinalIgnoreCase) || _options.ImageHosts.Contains($"{uri.Host}:{uri.Port}", StringComparer.OrdinalIgnoreCase));
 
-    private async Task<byte[]> FetchAsync(string url, string param, CancellationToken cancel)
+    private async Task<ReadOnlyMemory<byte>> FetchAsync(string url, string param, MemoryBudget.Share memory, CancellationToken cancel)
     {
         if (!Uri.TryCreate(url, UriKind.Absolute, out var uri) || uri.Scheme is not ("http" or "https"))
             throw ApiException.Invalid(param, "is no URL of an image; expected data:image/png;base64,…", "invalid_image_url");
@@ -132,7 +162,7 @@ internal sealed class ImageSource : IDisposable
                 }
                 if (response.StatusCode != HttpStatusCode.OK)
                     throw ApiException.Invalid(param, $"answers with HTTP {(int)response.StatusCode}", "image_not_fetched");
-                return await ReadAsync(response, param, time.Token).ConfigureAwait(false);
+                return await ReadAsync(response, param, memory, time.Token).ConfigureAwait(false);
             }
             throw ApiException.Invalid(param, "redirects again and again", "image_not_fetched");
         }
@@ -143,7 +173,7 @@ internal sealed class ImageSource : IDisposable
         }
     }
 
-    private async Task<byte[]> ReadAsync(HttpResponseMessage response, string param, CancellationToken cancel)
+    private async Task<ReadOnlyMemory<byte>> ReadAsync(HttpResponseMessage response, string param, MemoryBudget.Share memory, CancellationToken cancel)
     {
         var body = await response.Content.ReadAsStreamAsync(cancel).ConfigureAwait(false);
         await using var __ = body.ConfigureAwait(false);
@@ -153,9 +183,10 @@ internal sealed class ImageSource : IDisposable
         {
             if (bytes.Length + read > _options.MaxImageBytes)
                 throw ApiException.Invalid(param, $"is longer than {_options.MaxImageBytes} bytes", "image_too_large");
+            memory.Take(2L * read); // the buffer grows by doubling
             bytes.Write(block, 0, read);
         }
-        return bytes.ToArray();
+        return bytes.GetBuffer().AsMemory(0, (int)bytes.Length);
     }
 
     /// <inheritdoc/>

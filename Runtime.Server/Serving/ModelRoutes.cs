@@ -29,12 +29,12 @@ internal static class ModelRoutes
         if (request.Any("messages") is not null)
         {
             var conversation = Conversation.ReadMessages(request, exchange.Model.Options);
-            var images = await conversation.OpenImagesAsync(exchange.Images, exchange.Cancel).ConfigureAwait(false);
-            ids = exchange.Model.Ask(conversation.Turns, images).Prompt.Tokens;
+            ids = (await exchange.Model.QuestionAsync(exchange, conversation, answers: 0).ConfigureAwait(false)).Prompt.Tokens;
         }
         else
         {
             var text = request.Text("prompt") ?? request.Text("content") ?? throw ApiException.Invalid("prompt", "is missing; expected a string, or messages");
+            SteeredModel.CheckLength(text.Length, SteeredModel.LongestText, "prompt");
             ids = model.Tokenizer.Encode(text, request.Flag("add_special_tokens") ?? request.Flag("add_special") ?? true);
         }
         request.End();

@@ -1,14 +1,8 @@
 using System.Collections.Concurrent;
+using System.Diagnostics;
 using Microsoft.AspNetCore.Builder;
-using Microsoft.AspNetCore.Hosting;
-using Microsoft.AspNetCore.Hosting.Server;
-using Microsoft.AspNetCore.Hosting.Server.Features;
 using Microsoft.AspNetCore.Http;
-using Microsoft.AspNetCore.Http.Features;
-using Microsoft.AspNetCore.Server.Kestrel.Core;
-using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
-using Microsoft.Extensions.Logging;
 
 namespace Trimtab.Server.Serving;
 
@@ -28,17 +22,19 @@ internal enum Access
 /// <summary>The HTTP server of a steered model.</summary>
 internal sealed class ModelServer : IAsyncDisposable
 {
+    private static readonly string[] Look = ["GET", "HEAD"];
     private readonly WebApplication _app;
     private readonly SteeredModel _model;
     private readonly ApiKeys? _keys;
     private readonly ImageSource _images;
+    private readonly MemoryBudget _memory;
     private readonly TextWriter _log;
     private readonly ConcurrentDictionary<string, int> _open = new();
     private int _all;
     private volatile bool _draining;
 
     private ModelServer(WebApplication app, SteeredModel model, ApiKeys? keys, TextWriter log)
-        => (_app, _model, _keys, _log, _images) = (app, model, keys, log, new(model.Options));
+        => (_app, _model, _keys, _log, _images, _memory) = (app, model, keys, log, new(model.Options), new(model.Options.MaxMemory));
 
     /// <summary>Where it listens.</summary>
     public string Url { get; private set; } = "";
@@ -54,20 +50,7 @@ internal sealed class ModelServer : IAsyncDisposable
     public static async Task<ModelServer> StartAsync(SteeredModel model, ApiKeys? keys, TextWriter log, CancellationToken cancel = default)
     {
         var options = model.Options;
-        // No arguments, environment or appsettings.json of the folder it runs in: what it does is what its options say.
-        var builder = WebApplication.CreateEmptyBuilder(new() { ApplicationName = "trimtab" });
-        builder.Logging.ClearProviders();
-        builder.Services.AddRoutingCore();
-        builder.Services.Configure<HostOptions>(host => host.ShutdownTimeout = options.DrainTime);
-        builder.WebHost.UseKestrelCore().ConfigureKestrel(kestrel =>
-        {
-            kestrel.AddServerHeader = false;
-            kestrel.Limits.MaxRequestBodySize = options.MaxBody;
-            kestrel.Limits.RequestHeadersTimeout = TimeSpan.FromSeconds(15);
-            kestrel.Limits.KeepAliveTimeout = TimeSpan.FromSeconds(120);
-            kestrel.Limits.MaxConcurrentConnections = 4L * options.MaxRequests + 64;
-            kestrel.Listen(options.Host, options.Port);
-        });
+        var builder = HttpHost.Builder(options.Host, options.Port, options.MaxBody, options.MaxRequests, options.DrainTime);
         Telemetry.Add(builder, "trimtab", ServingMetrics.Name, ServingMetrics.Name);
         var app = builder.Build();
         var server = new ModelServer(app, model, keys, log);
@@ -79,9 +62,9 @@ internal sealed class ModelServer : IAsyncDisposable
             var scrape = endpoint.RequestDelegate!;
             endpoint.RequestDelegate = server.Guard(options.ProtectMetrics ? Access.Key : Access.Open, exchange => scrape(exchange.Context));
         });
-        app.MapFallback(server.Guard(Access.Open, exchange => throw new ApiException(404, $"there is no {exchange.Context.Request.Method} {exchange.Context.Request.Path}", null, "not_found")));
+        app.MapFallback("{**path}", server.Guard(Access.Open, exchange => throw new ApiException(404, $"there is no {exchange.Context.Request.Method} {exchange.Context.Request.Path}", null, "not_found")));
         await app.StartAsync(cancel).ConfigureAwait(false);
-        server.Url = app.Services.GetRequiredService<IServer>().Features.Get<IServerAddressesFeature>()!.Addresses.First();
+        server.Url = app.Url();
         return server;
     }
 
@@ -94,6 +77,9 @@ internal sealed class ModelServer : IAsyncDisposable
     /// <summary>Requests that run.</summary>
     public int Requests => Volatile.Read(ref _all);
 
+    /// <summary>Memory that they hold before the engine has them.</summary>
+    public MemoryBudget Memory => _memory;
+
     private void Map()
     {
         _app.MapPost("/v1/chat/completions", Guard(Access.Caller, ChatCompletions.RunAsync));
@@ -104,8 +90,8 @@ internal sealed class ModelServer : IAsyncDisposable
         _app.MapGet("/v1/models", Guard(Access.Caller, ModelRoutes.ModelsAsync));
         _app.MapGet("/v1/models/{*name}", Guard(Access.Caller, ModelRoutes.ModelAsync));
         _app.MapGet("/v1/steering/vectors", Guard(Access.Caller, ModelRoutes.VectorsAsync));
-        _app.MapGet("/health", Guard(Access.Open, exchange => exchange.SendAsync(new("ok"), Wire.Readable.Health)));
-        _app.MapGet("/ready", Guard(Access.Open, ReadyAsync));
+        _app.MapMethods("/health", Look, Guard(Access.Open, exchange => exchange.SendAsync(new("ok"), Wire.Readable.Health)));
+        _app.MapMethods("/ready", Look, Guard(Access.Open, ReadyAsync));
         _app.MapPost("/admin/vectors/reload", Guard(Access.Admin, AdminRoutes.ReloadAsync));
         _app.MapPut("/admin/vectors/{name}", Guard(Access.Admin, AdminRoutes.PutAsync));
         _app.MapDelete("/admin/vectors/{name}", Guard(Access.Admin, AdminRoutes.DeleteAsync));
@@ -128,7 +114,7 @@ internal sealed class ModelServer : IAsyncDisposable
         response.ContentType = $"{type}; charset=utf-8";
         response.Headers.CacheControl = "no-cache";
         response.Headers.ContentSecurityPolicy =
-            "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
         await page.CopyToAsync(response.Body, exchange.Cancel).ConfigureAwait(false);
     }
 
@@ -136,7 +122,9 @@ internal sealed class ModelServer : IAsyncDisposable
     private RequestDelegate Guard(Access access, Func<Exchange, Task> run) => async context =>
     {
         context.Response.Headers.XContentTypeOptions = "nosniff";
+        var started = Stopwatch.GetTimestamp();
         Caller? counted = null;
+        using var memory = _memory.Open();
         try
         {
             if (_keys is null && _model.Options.Loopback)
@@ -147,7 +135,7 @@ internal sealed class ModelServer : IAsyncDisposable
                 Enter(caller);
                 counted = caller;
             }
-            await run(new(context, caller, _model, _images)).ConfigureAwait(false);
+            await run(new(context, caller, _model, _images, memory, started)).ConfigureAwait(false);
         }
         catch (OperationCanceledException) when (context.RequestAborted.IsCancellationRequested)
         {
@@ -203,24 +191,15 @@ internal sealed class ModelServer : IAsyncDisposable
         Interlocked.Decrement(ref _all);
     }
 
-    /// <summary>Sends OpenAI's error object, in a stream that has begun as its last event. What went wrong inside stays inside.</summary>
+    /// <summary>Tells a failure: in a stream that has begun as its last event, else as OpenAI's error object.</summary>
     private async Task FailAsync(HttpContext context, Exception error)
     {
-        var refusal = error switch
-        {
-            ApiException api => api,
-            Engine.EngineBusyException busy => new(429, busy.Message, null, "engine_busy") { RetryAfter = busy.RetryAfter },
-            Microsoft.AspNetCore.Http.BadHttpRequestException { StatusCode: 413 } => new(413, $"the body is longer than {_model.Options.MaxBody} bytes", null, "body_too_large"),
-            Microsoft.AspNetCore.Http.BadHttpRequestException bad => new(bad.StatusCode, "the request is not valid HTTP, or came too slowly"),
-            OperationCanceledException => new(503, "the answer was cancelled", null, "cancelled") { RetryAfter = TimeSpan.FromSeconds(1) },
-            _ => new ApiException(500, "the server failed; its log says why", null, "internal"),
-        };
-        if (refusal.Code == "internal")
-            await _log.WriteLineAsync($"trimtab: {context.Request.Method} {context.Request.Path} failed: {error}").ConfigureAwait(false);
+        var refusal = await HttpHost.RefusalAsync(context, error, _model.Options.MaxBody, _log).ConfigureAwait(false);
+        _model.Metrics.Refused(refusal.Code ?? "invalid");
         try
         {
-            if (context.Response.HasStarted && context.Response.ContentType?.StartsWith("text/event-stream", StringComparison.Ordinal) == true)
-                await new EventStream(context, _model.Options.WriteTime).SendAsync(null, refusal.Body, Wire.Readable.ErrorBody).ConfigureAwait(false);
+            if (context.Response.HasStarted && context.Features.Get<EventStream>() is { } stream)
+                await stream.Failing(refusal.Body.Error).ConfigureAwait(false);
             else
                 await Exchange.RefuseAsync(context, refusal).ConfigureAwait(false);
         }

@@ -14,6 +14,9 @@ internal sealed record PolicyRule
     /// <summary>The vectors' hash (<see cref="ShiftVectors.Hash"/>); others under that name are a mismatch.</summary>
     public string? VectorsHash { get; init; }
 
+    /// <summary>Least length of vectors, the mean over the rule's layers; weaker ones are a mismatch.</summary>
+    public float NormFloor { get; init; }
+
     /// <summary>Further vectors that callers with the right to choose may choose.</summary>
     public IReadOnlyList<string> Alternatives { get; init; } = [];
 
@@ -108,11 +111,20 @@ internal sealed record Policy
             return null;
         if (catalog.Find(name) is not { } set)
             return $"the policy steers with the vectors '{name}', which are not loaded";
-        if (rule.VectorsHash is { } hash && !string.Equals(hash, set.Vectors.Hash, StringComparison.OrdinalIgnoreCase))
-            return $"the vectors '{name}' have the hash {set.Vectors.Hash}; the policy expects {hash}";
+        if (Mismatch(rule, set) is { } mismatch)
+            return mismatch;
         if (!VectorCatalog.Steers(set.Vectors, rule.Layers))
             return $"the vectors '{name}' are zero in the layers that the policy steers ({Show(rule.Layers)})";
         return null;
+    }
+
+    /// <summary>Why vectors are not those that a rule means, or null.</summary>
+    public static string? Mismatch(PolicyRule rule, NamedVectors set)
+    {
+        if (rule.VectorsHash is { } hash && set.Name == rule.Vectors && !string.Equals(hash, set.Vectors.Hash, StringComparison.OrdinalIgnoreCase))
+            return $"the vectors '{set.Name}' have the hash {set.Vectors.Hash}; the policy expects {hash}";
+        return VectorCatalog.Norm(set.Vectors, rule.Layers) is var norm && norm < rule.NormFloor
+            ? $"the vectors '{set.Name}' have a mean length of {norm:G4} in the layers that the policy steers ({Show(rule.Layers)}); the policy demands at least {rule.NormFloor}" : null;
     }
 
     /// <summary>Decides a request's steering.</summary>
@@ -215,14 +227,15 @@ internal sealed record Policy
             Demand(caller, rights, Rights.Vectors, "steering.vectors", "to choose vectors");
             if (rule.Required && !rule.Alternatives.Contains(name))
                 throw new ApiException(403, $"steering.vectors: is '{name}'; the policy allows {string.Join(", ", rule.Alternatives.Prepend(rule.Vectors ?? ""))}", "steering.vectors", "vectors_not_allowed");
-            return catalog.Find(name)
+            var chosen = catalog.Find(name)
                 ?? throw new ApiException(404, $"steering.vectors: there are no vectors '{name}'; see GET /v1/steering/vectors", "steering.vectors", "vectors_not_found");
+            return !rule.Required || Mismatch(rule, chosen) is not { } weak ? chosen : throw new ApiException(503, weak, "steering.vectors", "steering_unavailable");
         }
         if (Missing(rule, catalog) is { } missing)
             throw new ApiException(503, missing, null, "steering_unavailable") { RetryAfter = TimeSpan.FromSeconds(30) };
         // A set that is replaced between the check and here must not slip through.
         var set = catalog.Find(name);
-        return set is not null && (rule.VectorsHash is null || string.Equals(rule.VectorsHash, set.Vectors.Hash, StringComparison.OrdinalIgnoreCase))
+        return set is not null && Mismatch(rule, set) is null
             ? set
             : throw new ApiException(503, $"the vectors '{name}' have just been taken out", null, "steering_unavailable") { RetryAfter = TimeSpan.FromSeconds(1) };
     }

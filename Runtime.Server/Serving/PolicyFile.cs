@@ -86,6 +86,7 @@ internal static class PolicyFile
             Required = required,
             Vectors = vectors,
             VectorsHash = fields.Text("vectors_hash"),
+            NormFloor = (float)(fields.Number("norm_floor", 0, 1e30) ?? 0),
             Alternatives = [.. (fields.List("alternatives", 1000) ?? []).Select(entry => Fields.Text(entry.Value, entry.Path, 64))],
             Alpha = alpha,
             Floor = (float)(fields.Number("alpha_floor", -1000, 1000) ?? (required ? alpha : 0)),

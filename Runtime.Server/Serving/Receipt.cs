@@ -14,7 +14,10 @@ namespace Trimtab.Server.Serving;
 internal sealed record Receipt
 {
     /// <summary>Version of this form.</summary>
-    public int Version { get; init; } = 1;
+    public int Version { get; init; } = Current;
+
+    /// <summary>The form that is written. That before had another hash of logits: SHA-256 of all of them.</summary>
+    public const int Current = 2;
 
     /// <summary>Id of the response.</summary>
     public required string Id { get; init; }
@@ -62,12 +65,16 @@ internal sealed record ReceiptModel(string Name, string Fingerprint, string Devi
     /// <summary>Form of keys and values.</summary>
     public string Kv { get; init; } = nameof(Trimtab.Model.KvType.F32);
 
+    /// <summary>What the weights' files hold (<see cref="Trimtab.Model.ModelSource.Hash"/>); the fingerprint is that of quantised copies too.</summary>
+    public string? WeightsHash { get; init; }
+
     /// <summary>What a model is.</summary>
     public static ReceiptModel Of(string name, VisionLanguageModel model) => new(name, model.Network.Fingerprint, model.Network.Device.Name)
     {
         Dtype = model.Options.WeightType?.ToString(),
         Activations = model.Options.Activations.ToString(),
         Kv = model.Options.Engine.KvType.ToString(),
+        WeightsHash = model.WeightsHash,
     };
 }
 
@@ -143,7 +150,7 @@ internal sealed record ReceiptSampling
 /// <summary>The answer of a receipt.</summary>
 /// <param name="TokenIds">Tokens drawn.</param>
 /// <param name="TokenIdsHash">SHA-256 of them, 32-bit little-endian.</param>
-/// <param name="LogitsHash">SHA-256 of the logits that they were drawn from.</param>
+/// <param name="LogitsHash">SHA-256 of the XXH128 of each token's logits.</param>
 /// <param name="FinishReason">Why it ended.</param>
 internal sealed record ReceiptAnswer(IReadOnlyList<int> TokenIds, string TokenIdsHash, string? LogitsHash, string FinishReason);
 

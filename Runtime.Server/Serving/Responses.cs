@@ -9,16 +9,8 @@ internal static class Responses
     /// <summary>Answers a request.</summary>
     public static async Task RunAsync(Exchange exchange)
     {
-        var model = exchange.Model;
-        using var body = await exchange.ReadBodyAsync().ConfigureAwait(false);
-        var request = new Fields(body.RootElement);
-        var conversation = Conversation.ReadInput(request, model.Options);
-        var settings = Read(request, model);
-        var instructions = request.Text("instructions");
-        request.End();
-        var images = await conversation.OpenImagesAsync(exchange.Images, exchange.Cancel).ConfigureAwait(false);
-        var question = model.Ask(conversation.Turns, images);
-        using var answer = await model.AskAsync(exchange.Caller, exchange.NewId("resp_"), question, settings, exchange.Cancel).ConfigureAwait(false);
+        var (question, settings, instructions) = await ReadAsync(exchange).ConfigureAwait(false);
+        using var answer = await exchange.Model.AskAsync(exchange, "resp_", question, settings).ConfigureAwait(false);
         var writer = new ResponseWriter(answer, instructions);
         if (settings.Stream)
         {
@@ -27,6 +19,18 @@ internal static class Responses
         }
         var collected = await AnswerWire.CollectAsync(answer).ConfigureAwait(false);
         await exchange.SendAsync(writer.Ended(collected[0].Text.ToString()), Wire.Readable.Response).ConfigureAwait(false);
+    }
+
+    /// <summary>Reads a request. Its body is gone when this returns: answers take long.</summary>
+    private static async Task<(Question Question, AnswerSettings Settings, string? Instructions)> ReadAsync(Exchange exchange)
+    {
+        using var body = await exchange.ReadBodyAsync().ConfigureAwait(false);
+        var request = new Fields(body.RootElement);
+        var conversation = Conversation.ReadInput(request, exchange.Model.Options);
+        var settings = Read(request, exchange.Model);
+        var instructions = request.Text("instructions");
+        request.End();
+        return (await exchange.Model.QuestionAsync(exchange, conversation, settings.Count).ConfigureAwait(false), settings, instructions);
     }
 
     private static AnswerSettings Read(Fields request, SteeredModel model)
@@ -69,6 +73,7 @@ internal sealed class ResponseWriter(Answer answer, string? instructions)
     /// <summary>Sends the answer as events.</summary>
     public async Task StreamAsync(EventStream stream)
     {
+        stream.Failing = error => Send("error", e => e with { Message = error.Message, Code = error.Code, Param = error.Param });
         await Send("response.created", e => e with { Response = Of("in_progress", []) }).ConfigureAwait(false);
         await Send("response.in_progress", e => e with { Response = Of("in_progress", []) }).ConfigureAwait(false);
         await Send("response.output_item.added", e => e with { OutputIndex = 0, Item = Item("in_progress", []) }).ConfigureAwait(false);

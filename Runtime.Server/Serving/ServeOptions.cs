@@ -15,6 +15,9 @@ internal sealed record ServeOptions
     /// <summary>Longest body in bytes.</summary>
     public long MaxBody { get; init; } = 32 << 20;
 
+    /// <summary>Memory that all requests' bodies and images may take before the engine has them; more get 429.</summary>
+    public long MaxMemory { get; init; } = 1 << 30;
+
     /// <summary>Most images in a request.</summary>
     public int MaxImages { get; init; } = 8;
 
@@ -41,6 +44,9 @@ internal sealed record ServeOptions
 
     /// <summary>Longest wait for a client to take what is written to it.</summary>
     public TimeSpan WriteTime { get; init; } = TimeSpan.FromSeconds(30);
+
+    /// <summary>Whether a key's prompts find only its own in the cache.</summary>
+    public bool PrivateCache { get; init; }
 
     /// <summary>Whether /metrics needs a key.</summary>
     public bool ProtectMetrics { get; init; }

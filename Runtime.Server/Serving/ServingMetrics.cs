@@ -24,7 +24,7 @@ internal sealed class ServingMetrics : IDisposable
         _queue = _meter.CreateHistogram("trimtab.queue_time", "s", "Time until the engine admitted a sequence.", advice: advice);
         _requests = _meter.CreateCounter<long>("trimtab.requests", description: "Requests that were let through, by steering mode, vectors, and whether they have images.");
         _answers = _meter.CreateCounter<long>("trimtab.answers", description: "Answers that ended, by reason.");
-        _refused = _meter.CreateCounter<long>("trimtab.refusals", description: "Requests that the policy refused, by code.");
+        _refused = _meter.CreateCounter<long>("trimtab.refusals", description: "Requests that were refused or failed, by code.");
         _raised = _meter.CreateCounter<long>("trimtab.floor_raises", description: "Requests whose alpha was raised to the policy's floor.");
         _drifted = _meter.CreateCounter<long>("trimtab.drifted", description: "Answers whose prompt lies far outside the vectors' anchors.");
         _abandoned = _meter.CreateCounter<long>("trimtab.abandoned", description: "Requests whose client went away before the end.");
@@ -56,7 +56,7 @@ internal sealed class ServingMetrics : IDisposable
     /// <param name="first">Whether it is the answer's first.</param>
     public void Token(long since, bool first) => (first ? _firstToken : _nextToken).Record(Stopwatch.GetElapsedTime(since).TotalSeconds);
 
-    /// <summary>A request was refused.</summary>
+    /// <summary>A request was refused, or failed.</summary>
     public void Refused(string code) => _refused.Add(1, new KeyValuePair<string, object?>("code", code));
 
     /// <summary>A request was let through.</summary>

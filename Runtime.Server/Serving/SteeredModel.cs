@@ -31,6 +31,7 @@ internal sealed class SteeredModel : IDisposable
         {
             writer.WriteString("model", options.ModelName);
             writer.WriteString("fingerprint", model.Network.Fingerprint);
+            writer.WriteString("weights_hash", model.WeightsHash);
             writer.WriteString("policy", policy.Version);
             writer.WriteString("policy_hash", policy.Hash);
             writer.WriteStartObject("vectors");
@@ -80,15 +81,15 @@ internal sealed class SteeredModel : IDisposable
     }
 
     /// <summary>Puts vectors in place of those of the same names; requests in flight keep theirs.</summary>
-    /// <exception cref="InvalidCheckpointException">The policy names other vectors by their hash; nothing has changed.</exception>
+    /// <exception cref="InvalidCheckpointException">The policy does not allow them under their name; nothing has changed.</exception>
     public void Change(params IReadOnlyCollection<NamedVectors> sets)
     {
         lock (_changes)
         {
             foreach (var rule in new[] { Policy.Images, Policy.Text })
             {
-                if (rule.VectorsHash is { } hash && sets.FirstOrDefault(set => set.Name == rule.Vectors) is { } other && !string.Equals(hash, other.Vectors.Hash, StringComparison.OrdinalIgnoreCase))
-                    throw new InvalidCheckpointException($"the policy allows only the vectors with the hash {hash} under the name '{other.Name}', and these have {other.Vectors.Hash}; put them under another name, then a policy that names them");
+                if (sets.FirstOrDefault(set => set.Name == rule.Vectors) is { } other && Policy.Mismatch(rule, other) is { } mismatch)
+                    throw new InvalidCheckpointException($"{mismatch}; put them under another name, then a policy that names them");
             }
             Vectors.Put(sets);
         }
@@ -114,46 +115,104 @@ internal sealed class SteeredModel : IDisposable
             return Vectors.Remove(name);
     }
 
-    /// <summary>Makes a question of a conversation.</summary>
-    public Question Ask(IReadOnlyList<ChatMessage> turns, IReadOnlyList<Image> images)
+    /// <summary>Characters beyond which a text is not even made tokens of.</summary>
+    public const int LongestText = 4 << 20;
+
+    /// <summary>
+    /// Makes a question of a conversation. What it will cost is known from texts and image headers, and refused where it is too much, before an image is
+    /// decoded; from then on it holds what the vision encoder reads, and no more.
+    /// </summary>
+    /// <param name="exchange">The request.</param>
+    /// <param name="conversation">What it says.</param>
+    /// <param name="answers">Answers that it wants, for which the engine must have room.</param>
+    public async Task<Question> QuestionAsync(Exchange exchange, Conversation conversation, int answers)
     {
-        try
+        var ((turns, links), files, model) = (conversation, new List<ImageFile>(), Model.Files);
+        if (links.Count > 0 && model.Spec.Vision is null)
+            throw ApiException.Invalid(links[0].Param, "is an image, and this model sees none");
+        var ids = Render(turns);
+        if (answers > 0)
+            Model.CheckRoom(answers);
+        var (tokens, values, alone) = (ids.Length - links.Count, 0L, links.Count == 1);
+        foreach (var (url, param) in links)
         {
-            var files = Model.Files;
-            var ids = files.Encode(files.Render(turns), rendered: true);
-            return new(files.Expand(ids, images), ids, images.Count == 0 ? null : () => Model.ChatPair(turns));
+            var file = await exchange.Images.ReadAsync(url, param, exchange.Memory, exchange.Cancel).ConfigureAwait(false);
+            files.Add(file);
+            var (own, read) = Read("messages", () => (model.ImageTokens(file.Width, file.Height, alone), model.ImageValues(file.Width, file.Height, alone)));
+            (tokens, values) = (tokens + own, values + read);
+            CheckFits(tokens);
         }
-        catch (ChatTemplateException error) when (error.RaisedByTemplate)
-        {
-            throw ApiException.Invalid("messages", error.Reason);
-        }
-        catch (Exception error) when (error is ArgumentException or InvalidOperationException or ChatTemplateException)
-        {
-            throw ApiException.Invalid("messages", error.Message);
-        }
+        CheckFits(tokens);
+        exchange.Memory.Take(sizeof(float) * values);
+        Prompt Expand() => Read("messages", () => model.Expand(ids, files.Count, i => exchange.Images.Decode(files[i])));
+        var prompt = files.Count == 0 ? Expand() : await exchange.Images.DecodingAsync(Expand, exchange.Cancel).ConfigureAwait(false);
+        exchange.Memory.Keep(sizeof(float) * values);
+        return new(prompt, ids, files.Count == 0 ? null : () => Model.ChatPair(turns));
     }
 
     /// <summary>Makes a question of token ids, which have no images.</summary>
-    public Question Ask(int[] ids)
+    public Question Ask(int[] ids) => new(Read("prompt", () => Model.Files.Expand(ids, [])), ids, null, Raw: true);
+
+    /// <summary>Token ids of a conversation by the model's chat template, one placeholder for each image.</summary>
+    internal int[] Render(IReadOnlyList<ChatMessage> turns)
+    {
+        CheckLength(turns.Sum(turn => (long)turn.Content.Length), MostText, "messages");
+        return Read("messages", () => Model.Files.Encode(Model.Files.Render(turns), rendered: true));
+    }
+
+    /// <summary>Token ids of a text as it stands.</summary>
+    public int[] Encode(string text)
+    {
+        CheckLength(text.Length, MostText, "prompt");
+        return Read("prompt", () => Model.Files.Encode(text, rendered: false));
+    }
+
+    /// <summary>Refuses texts that would only cost time.</summary>
+    public static void CheckLength(long characters, int most, string param)
+    {
+        if (characters > most)
+            throw ApiException.Invalid(param, $"has {characters} characters; at most {most} are taken", "context_length_exceeded");
+    }
+
+    /// <summary>No text of so many characters fits the context, however common its words.</summary>
+    private int MostText => (int)Math.Min(LongestText, 64L * Model.ContextLength + (64 << 10));
+
+    /// <summary>Does what fails where the request is at fault. Where the model's files lie is nobody's business.</summary>
+    private static T Read<T>(string param, Func<T> run)
     {
         try
         {
-            return new(Model.Files.Expand(ids, []), ids, null, Raw: true);
+            return run();
         }
-        catch (ArgumentException error)
+        catch (ChatTemplateException error)
         {
-            throw ApiException.Invalid("prompt", error.Message);
+            throw ApiException.Invalid(param, error.Reason);
+        }
+        catch (Exception error) when (error is ArgumentException or InvalidOperationException or InvalidDataException or InvalidImageException)
+        {
+            throw ApiException.Invalid(param, ApiException.Pathless(error.Message));
         }
     }
 
-    /// <summary>Starts the answers to a question, steered as the policy says.</summary>
-    /// <exception cref="ApiException">The request is not allowed, cannot run, or comes when there is no room.</exception>
-    public async Task<Answer> AskAsync(Caller caller, string id, Question question, AnswerSettings settings, CancellationToken cancel)
+    private void CheckFits(int tokens)
     {
-        var trace = AnswerTrace.Start(Options.ModelName, caller, id, question, settings);
+        if (tokens > Model.ContextLength)
+            throw ApiException.Invalid("messages", $"has {tokens} tokens or more, images included; the context holds {Model.ContextLength}", "context_length_exceeded");
+    }
+
+    /// <summary>Starts the answers to a question, steered as the policy says.</summary>
+    /// <param name="exchange">The request.</param>
+    /// <param name="prefix">What its id begins with.</param>
+    /// <param name="question">What is asked.</param>
+    /// <param name="settings">How.</param>
+    /// <exception cref="ApiException">The request is not allowed, cannot run, or comes when there is no room.</exception>
+    public async Task<Answer> AskAsync(Exchange exchange, string prefix, Question question, AnswerSettings settings)
+    {
+        var id = exchange.NewId(prefix);
+        var trace = AnswerTrace.Start(Options.ModelName, exchange, id, question, settings);
         try
         {
-            return await AskAsync(caller, id, question, settings, trace, cancel).ConfigureAwait(false);
+            return await AskAsync(exchange, id, question, settings, trace).ConfigureAwait(false);
         }
         catch (Exception error)
         {
@@ -163,9 +222,9 @@ internal sealed class SteeredModel : IDisposable
         }
     }
 
-    private async Task<Answer> AskAsync(Caller caller, string id, Question question, AnswerSettings settings, AnswerTrace? trace, CancellationToken cancel)
+    private async Task<Answer> AskAsync(Exchange exchange, string id, Question question, AnswerSettings settings, AnswerTrace? trace)
     {
-        var (policy, images) = (Policy, question.Prompt.Images.Count > 0);
+        var (policy, images, caller) = (Policy, question.Prompt.Images.Count > 0, exchange.Caller);
         SteeringDecision decision;
         try
         {
@@ -174,13 +233,12 @@ internal sealed class SteeredModel : IDisposable
         }
         catch (ApiException refusal)
         {
-            Metrics.Refused(refusal.Code ?? "invalid");
             Record("refused", caller, id, policy, images, writer => writer.WriteString("reason", refusal.Message));
             throw;
         }
         var room = Room(question);
-        var (steering, alone) = await SteerAsync(policy, images, decision, question, cancel).ConfigureAwait(false);
-        var options = Generation(settings, steering, room);
+        var (steering, alone) = await SteerAsync(policy, images, decision, question, CacheGroup(caller), exchange.Cancel).ConfigureAwait(false);
+        var options = Generation(settings, steering, room, CacheGroup(caller));
         policy.Confirm(caller, images, decision);
         if (decision.Mode != SteeringMode.Off && (options.Steering is not { } running || running.Alpha != decision.Alpha || running.Scope != decision.Scope
             || !VectorCatalog.Steers(running.Vectors, running.Layers)))
@@ -200,7 +258,7 @@ internal sealed class SteeredModel : IDisposable
         });
         Metrics.Asked(images, decision, settings.Count);
         trace?.Decided(policy, decision);
-        var answer = new Answer(this, caller, id, question, settings, cancel) { Decision = decision, Steering = steering, Policy = policy, TextAloneIds = alone, Trace = trace };
+        var answer = new Answer(this, exchange, id, question, settings) { Decision = decision, Steering = steering, Policy = policy, TextAloneIds = alone, Trace = trace };
         try
         {
             await answer.StartAsync(Model, options).ConfigureAwait(false);
@@ -210,16 +268,13 @@ internal sealed class SteeredModel : IDisposable
         {
             trace?.Fail(error);
             answer.Dispose();
-            throw error switch
-            {
-                ArgumentException => new ApiException(400, error.Message),
-                EngineBusyException busy => new ApiException(429, busy.Message, null, "engine_busy") { RetryAfter = busy.RetryAfter },
-                _ => error,
-            };
+            if (error is ArgumentException)
+                throw ApiException.Invalid(question.Raw ? "prompt" : "messages", error.Message);
+            throw;
         }
     }
 
-    /// <summary>Counts an answer that came to its end, and logs it.</summary>
+    /// <summary>Counts and logs how an answer's choices ended, and whether its reader left before.</summary>
     internal void End(Answer answer)
     {
         for (var choice = 0; choice < answer.Ended.Count; choice++)
@@ -238,6 +293,12 @@ internal sealed class SteeredModel : IDisposable
                 writer.WriteString("logits_hash", sequence.LogitsHash);
             });
         }
+        if (!answer.Ended.Contains(null))
+            return;
+        var left = answer.Failure is null or OperationCanceledException;
+        if (left)
+            Metrics.Abandoned();
+        Record(left ? "abandoned" : "failed", answer.Caller, answer.Id, answer.Policy, answer.Question.Prompt.Images.Count > 0, writer => writer.WriteNumber("tokens", answer.Tokens));
     }
 
     /// <summary>Logs an admin's change, or that it failed.</summary>
@@ -250,18 +311,11 @@ internal sealed class SteeredModel : IDisposable
             writer.WriteString("hash", hash);
     });
 
-    /// <summary>Counts an answer whose reader went away.</summary>
-    internal void Abandon(Answer answer)
-    {
-        if (answer.Ended.Any(sequence => sequence is null))
-            Metrics.Abandoned();
-    }
-
     /// <summary>Why a policy cannot be kept with the vectors that there are, or null.</summary>
     private string? Unusable(Policy policy) => Policy.Missing(policy.Images, Vectors) ?? Policy.Missing(policy.Text, Vectors);
 
     private async Task<(SteeringOptions? Steering, int[]? TextAlone)> SteerAsync(
-        Policy policy, bool images, SteeringDecision decision, Question question, CancellationToken cancel)
+        Policy policy, bool images, SteeringDecision decision, Question question, string? group, CancellationToken cancel)
     {
         switch (decision.Mode)
         {
@@ -272,7 +326,12 @@ internal sealed class SteeredModel : IDisposable
                 return (new(decision.Set!.Vectors, decision.Alpha, decision.Scope, decision.Layers), null);
             default:
                 var pair = question.Pair!();
-                var vectors = await Model.SampleShiftAsync(pair, cancel).ConfigureAwait(false);
+                ShiftVectors vectors;
+                using (var time = CancellationTokenSource.CreateLinkedTokenSource(cancel))
+                {
+                    time.CancelAfter(Options.AnswerTime);
+                    vectors = await Model.SampleShiftAsync(pair, group, time.Token).ConfigureAwait(false);
+                }
                 if (!VectorCatalog.Steers(vectors, decision.Layers))
                     throw new ApiException(503, "the request's own vectors are zero: an image does not shift it", "steering.mode", "steering_unavailable");
                 return (new(vectors, decision.Alpha, decision.Scope, decision.Layers), pair.TextAlone.Tokens);
@@ -287,7 +346,10 @@ internal sealed class SteeredModel : IDisposable
             400, $"the prompt has {question.Prompt.Tokens.Length} tokens, images included; the context holds {Model.ContextLength}", "messages", "context_length_exceeded");
     }
 
-    private GenerationOptions Generation(AnswerSettings settings, SteeringOptions? steering, int room) => new()
+    /// <summary>Whose prompts a caller's may share keys and values with: everybody's, or its own.</summary>
+    private string? CacheGroup(Caller caller) => Options.PrivateCache ? caller.Id : null;
+
+    private GenerationOptions Generation(AnswerSettings settings, SteeringOptions? steering, int room, string? group) => new()
     {
         MaxTokens = Math.Min(settings.MaxTokens ?? Options.MaxTokens, room),
         Sampling = settings.Sampling,
@@ -296,6 +358,7 @@ internal sealed class SteeredModel : IDisposable
         Telemetry = settings.Steering.Series ? TelemetryDetail.Series : TelemetryDetail.Summary,
         Deadline = DateTimeOffset.UtcNow + Options.AnswerTime,
         Constraint = settings.Format?.Begin,
+        CacheGroup = group,
         IgnoreEos = settings.IgnoreEos,
         HashLogits = true,
     };

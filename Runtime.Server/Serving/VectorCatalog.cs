@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using System.Numerics.Tensors;
 using Trimtab.Checkpoints;
 using Trimtab.Steering;
 
@@ -66,6 +67,13 @@ internal sealed class VectorCatalog(int layers, int hiddenSize, string fingerpri
     {
         if (name.Length is 0 or > 64 || !name.All(c => char.IsAsciiLetterOrDigit(c) || c is '-' or '_' or '.'))
             throw new ArgumentException($"'{name}' is no name for vectors; expected at most 64 letters, digits, '-', '_' and '.'");
+    }
+
+    /// <summary>The vectors' mean length over these layers, or over all that they have.</summary>
+    public static float Norm(ShiftVectors vectors, LayerSet? layers)
+    {
+        var over = layers?.Layers.Where(layer => layer <= vectors.Layers) ?? Enumerable.Range(1, vectors.Layers).Where(layer => !vectors[layer].IsEmpty);
+        return over.Select(layer => vectors[layer].IsEmpty ? 0 : TensorPrimitives.Norm(vectors[layer])).DefaultIfEmpty(0).Average();
     }
 
     /// <summary>Whether vectors change anything in some of these layers.</summary>

@@ -103,6 +103,20 @@ public class PrefixCacheTests(string device)
     }
 
     [Test]
+    public void Groups_share_nothing_with_each_other()
+    {
+        using var engine = Engine();
+        Sequence Of(string? group) => new(Picture(1), new() { MaxTokens = 6, IgnoreEos = true, Capture = true, HashLogits = true, CacheGroup = group }, _model.Tokenizer, _model.Network.Spec.Text.VocabularySize);
+        var prompt = Picture(1).Tokens.Length;
+        foreach (var (group, cached, encoded) in new[] { (null, 0, 1), ("a", 0, 2), ("b", 0, 3), ("a", prompt - 1, 3), (null, prompt - 1, 3), ("b", prompt - 1, 3) })
+        {
+            var sequence = Run(engine, Of(group))[0];
+            Assert.That((sequence.CachedTokens, engine.Statistics.ImageEncodes), Is.EqualTo((cached, encoded)), group);
+            AssertAsAlone(sequence);
+        }
+    }
+
+    [Test]
     public void Features_of_an_image_serve_prompts_that_share_nothing_before_it()
     {
         using var engine = Engine();
@@ -200,6 +214,30 @@ public class PrefixCacheTests(string device)
         }
         foreach (var picture in pictures)
             AssertAsAlone(picture);
+    }
+
+    [Test]
+    public void While_others_decode_a_prompts_images_are_encoded_one_a_step()
+    {
+        using var engine = Engine();
+        var first = Sequence(Text(), tokens: 40);
+        engine.Add(first);
+        while (first.Generated.Count == 0)
+            engine.Step();
+        // One of them twice: three to encode.
+        var many = Sequence(_model.Raw(string.Concat(Enumerable.Repeat($"the {TinyModel.ImageToken} ", 4)), [.. new ulong[] { 31, 32, 31, 33 }.Select(seed => Image.Noise(40, 40, seed))]));
+        engine.Add(many);
+        for (var encodes = 1; encodes <= 3; encodes++)
+        {
+            var before = first.Generated.Count;
+            engine.Step();
+            Assert.That((engine.Statistics.ImageEncodes, first.Generated.Count), Is.EqualTo((encodes, before + 1)));
+        }
+        while (engine.Step())
+        {
+        }
+        Assert.That((engine.Statistics.ImageEncodes, engine.Statistics.ImageHits), Is.EqualTo((3, 1)));
+        AssertAsAlone(many);
     }
 
     [Test]

@@ -13,7 +13,10 @@ public class StepAllocationTests
         public void Run(int first, int end, int worker) => Bytes[worker] = GC.GetAllocatedBytesForCurrentThread();
     }
 
-    /// <summary>Greedy and drawn, steered and not, with penalties, over the border of a page and of a chunk of attention. The tokens' texts are not asked for.</summary>
+    /// <summary>
+    /// As served: greedy and drawn, steered and observed and not, with penalties and biases, logits hashed, over the border of a page and of a chunk of
+    /// attention. The tokens' texts are not asked for.
+    /// </summary>
     [Test]
     public void A_decode_step_allocates_nothing([Values] Activations activations, [Values] Model.KvType kv)
     {
@@ -24,14 +27,20 @@ public class StepAllocationTests
             using var model = VisionLanguageModel.Open(TinyModel.WriteGguf(Path.Combine(folder, "tiny.gguf"), DType.Q8_0), new() { Device = device });
             using var engine = new Trimtab.Engine.Engine(model.Network, new() { KvType = kv, ContextLength = 500 });
             var spec = model.Network.Spec.Text;
-            var vectors = ShiftVectors.Create([.. Enumerable.Range(0, spec.Layers).Select(_ => new float[spec.HiddenSize])]);
+            var vectors = ShiftVectors.Create([.. Enumerable.Range(0, spec.Layers).Select(layer => (float[]?)[.. Enumerable.Repeat(0.01f * (layer + 1), spec.HiddenSize)])]);
             for (var i = 0; i < 4; i++)
                 engine.Add(new(new([.. Enumerable.Repeat(5, 190 + i)]), new()
                 {
                     MaxTokens = 200,
                     IgnoreEos = true,
-                    Steering = i % 2 == 0 ? null : new(vectors),
-                    Sampling = new() { Temperature = i / 2, TopP = 0.9f, TopK = 20, RepetitionPenalty = i == 3 ? 1.1f : 1, Seed = (ulong)i },
+                    HashLogits = true,
+                    Steering = i == 0 ? null : new(vectors, i - 1),
+                    Telemetry = i == 2 ? TelemetryDetail.None : TelemetryDetail.Summary,
+                    Sampling = new()
+                    {
+                        Temperature = i / 2, TopP = 0.9f, TopK = 20, Seed = (ulong)i,
+                        RepetitionPenalty = i == 3 ? 1.1f : 1, LogitBias = i == 1 ? new Dictionary<int, float> { [3] = -1, [7] = 1 } : null,
+                    },
                 }, model.Tokenizer, spec.VocabularySize));
             for (var i = 0; i < 10; i++)
                 engine.Step();

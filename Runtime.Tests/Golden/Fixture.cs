@@ -61,7 +61,10 @@ internal sealed class Fixture : IDisposable
 
     public static int[] Ints(JsonElement element, string name) => [.. element.GetProperty(name).EnumerateArray().Select(e => e.GetInt32())];
 
-    public static string? ImageOf(JsonElement element) => element.GetProperty("image").GetString();
+    /// <summary>A case's image file; of a case of several images, its list of them.</summary>
+    public static string[] ImagesOf(JsonElement element) =>
+        element.TryGetProperty("images", out var list) ? [.. list.EnumerateArray().Select(file => file.GetString()!)]
+        : element.GetProperty("image").GetString() is { } file ? [file] : [];
 
     public static Image LoadImage(string file) => Image.Open(Shared.Path("fixtures", "images", file));
 
@@ -69,13 +72,13 @@ internal sealed class Fixture : IDisposable
     public Prompt Prompt(JsonElement element)
     {
         var text = element.GetProperty("prompt").GetString()!;
-        if (ImageOf(element) is not { } file)
+        if (ImagesOf(element) is not { Length: > 0 } files)
             return Model.Raw(text);
         var (ids, image) = (Ints(element, "input_ids"), Model.Network.Spec.ImageTokenId!.Value);
         // Idefics 3's is made of pieces, under a vocabulary whose <image> is another token than the model's.
         if (text.Contains(Model.Files.ImagePlaceholder, StringComparison.Ordinal) && (Model.Tokenizer.IdOf("<image>") ?? image) == image)
-            return Model.Raw(text, [LoadImage(file)]);
-        return Model.Files.Expand([.. ids.Where((id, i) => id != image || i == 0 || ids[i - 1] != image)], [LoadImage(file)]);
+            return Model.Raw(text, [.. files.Select(LoadImage)]);
+        return Model.Files.Expand([.. ids.Where((id, i) => id != image || i == 0 || ids[i - 1] != image)], [.. files.Select(LoadImage)]);
     }
 
     /// <summary>A case's prompt with the reference's pixel values where it has them, so that what follows compares exactly.</summary>
@@ -92,8 +95,8 @@ internal sealed class Fixture : IDisposable
             return new(ids, [new(start, Model.Network.Spec.Vision!.FeatureRows(grid), pixels, grid)]);
         }
         var prompt = Prompt(element);
-        var size = pixels.Length / prompt.Images.Count;
-        return prompt with { Images = [.. prompt.Images.Select((image, i) => image with { Pixels = pixels[(i * size)..((i + 1) * size)] })] };
+        var first = 0;
+        return prompt with { Images = [.. prompt.Images.Select(image => image with { Pixels = pixels[first..(first += image.Pixels.Length)] })] };
     }
 
     public SteeringOptions Steering(JsonElement element)

@@ -3,6 +3,7 @@ using System.Text;
 using System.Text.Json.Nodes;
 using Trimtab.Checkpoints;
 using Trimtab.Kernels;
+using Trimtab.Model;
 
 namespace Trimtab.Tests.Golden;
 
@@ -90,6 +91,35 @@ internal static class TinyModel
             Bias($"model.multi_modal_projector.{name}.bias", 48);
         }
         SafetensorsWriter.Write(Path.Combine(folder, "model.safetensors"), tensors);
+        return folder;
+    }
+
+    /// <summary>Writes any model that config.json can describe, of random float32 weights.</summary>
+    /// <param name="folder">Where.</param>
+    /// <param name="config">config.json, in which $V stands for the vocabulary's size and $0, $1, … for the ids of <paramref name="special"/>.</param>
+    /// <param name="processor">preprocessor_config.json, or empty.</param>
+    /// <param name="special">Special tokens after those of every tiny model, which has &lt;s&gt;, &lt;/s&gt; and &lt;image&gt;.</param>
+    public static string Write(string folder, string config, string processor = "", params ReadOnlySpan<string> special)
+    {
+        Directory.CreateDirectory(folder);
+        var vocabulary = Vocabulary();
+        for (var i = 0; i < special.Length; i++)
+        {
+            config = config.Replace($"${i}", $"{vocabulary.Count}", StringComparison.Ordinal);
+            vocabulary.Add(special[i]);
+        }
+        config = config.Replace("$V", $"{vocabulary.Count}", StringComparison.Ordinal).Replace("$I", $"{vocabulary.IndexOf(ImageToken)}", StringComparison.Ordinal);
+        File.WriteAllText(Path.Combine(folder, "config.json"), config);
+        File.WriteAllText(Path.Combine(folder, "tokenizer.json"), TokenizerJson(vocabulary));
+        File.WriteAllText(Path.Combine(folder, "tokenizer_config.json"), """{ "bos_token": "<s>", "eos_token": "</s>", "add_bos_token": false }""");
+        if (processor.Length > 0)
+            File.WriteAllText(Path.Combine(folder, "preprocessor_config.json"), processor);
+        var random = new Random(1);
+        SafetensorsWriter.Write(Path.Combine(folder, "model.safetensors"),
+            TensorNames.Expect(HuggingFaceConfig.Parse(Encoding.UTF8.GetBytes(config), folder), new(LayoutForm.HuggingFace)).Select(e => TensorData.Of(e.Name, e.Shape,
+                e.Shape.Length > 1 ? Values(random, e.Shape, 1 / MathF.Sqrt(e.Shape[^1]))
+                : e.Name.Contains("norm", StringComparison.Ordinal) && !e.Name.EndsWith("bias", StringComparison.Ordinal) ? Values(random, e.Shape, 0.2f, 1)
+                : Values(random, e.Shape, 0.1f))).ToList());
         return folder;
     }
 
@@ -212,7 +242,7 @@ internal static class TinyModel
         return new JsonObject
         {
             ["version"] = "1.0",
-            ["added_tokens"] = new JsonArray(Added(0), Added(1), Added(vocabulary.Count - 1)),
+            ["added_tokens"] = new JsonArray([Added(0), Added(1), .. Enumerable.Range(vocabulary.IndexOf(ImageToken), vocabulary.Count - vocabulary.IndexOf(ImageToken)).Select(Added)]),
             ["normalizer"] = null,
             ["pre_tokenizer"] = new JsonObject { ["type"] = "ByteLevel", ["add_prefix_space"] = false, ["trim_offsets"] = true, ["use_regex"] = true },
             ["post_processor"] = null,

@@ -27,7 +27,7 @@ public class ConfigGgufTests
     };
 
     private static ModelSpec Parse(Dictionary<string, object> metadata, Dictionary<string, long[]>? tensors = null, float[]? frequencies = null) =>
-        GgufConfig.Parse(metadata, name => (tensors ?? []).GetValueOrDefault(name), "tiny.gguf", frequencies);
+        GgufConfig.Parse(metadata, name => (tensors ?? []).GetValueOrDefault(name), "tiny.gguf", frequencies is null ? null : _ => frequencies);
 
     private static GgufVision ParseVision(Dictionary<string, object> metadata, Dictionary<string, long[]>? tensors = null) =>
         GgufConfig.ParseVision(metadata, name => (tensors ?? VisionTensors).GetValueOrDefault(name), "mmproj.gguf", 64);
@@ -150,6 +150,18 @@ public class ConfigGgufTests
         Assert.That(Parse(Metadata(), [], divisors).Text.Rope.Frequencies, Is.Null);
     }
 
+    [Test]
+    public void Reads_long_rope_where_its_factors_are()
+    {
+        var tensors = new Dictionary<string, long[]> { ["rope_factors_long.weight"] = [8], ["rope_factors_short.weight"] = [8] };
+        float[] divisors = [1, 1, 1, 1, 2, 4, 8, 8];
+        var metadata = With(With(Metadata(), "llama.rope.scaling.original_context_length", 64u), "llama.rope.scaling.attn_factor", 1.25f);
+        var rope = Parse(metadata, tensors, divisors).Text.Rope;
+        Assert.That((rope.Kind, rope.OriginalPositions, rope.AttentionFactor), Is.EqualTo((RopeKind.LongRope, 64, (double?)1.25)));
+        Assert.That((rope.Frequencies, rope.LongFrequencies), Is.EqualTo((divisors, divisors)));
+        Assert.Throws<InvalidConfigException>(() => Parse(Metadata(), tensors, divisors), "no original length");
+    }
+
     [TestCase("general.architecture", "falcon")]
     [TestCase("general.architecture", "clip")]
     [TestCase("llama.expert_shared_count", 1u)]
@@ -206,9 +218,9 @@ public class ConfigGgufTests
     }
 
     [TestCase("clip.projector_type", "ldp")]
-    [TestCase("clip.projector_type", "qwen2vl_merger")]
+    [TestCase("clip.projector_type", "resampler")]
     [TestCase("clip.has_vision_encoder", false)]
-    [TestCase("clip.vision.mm_patch_merge_type", "spatial_unpad")]
+    [TestCase("clip.vision.mm_patch_merge_type", "spatial")]
     [TestCase("general.architecture", "llama")]
     public void Refuses_visions_that_it_does_not_compute(string key, object value) =>
         Assert.That(Assert.Throws<UnsupportedModelException>(() => ParseVision(With(VisionMetadata(), key, value)))!.Message,

@@ -252,7 +252,7 @@ public class ConfigTests
 
     [TestCase("llama", "\"hidden_act\": \"relu\"", "hidden_act")]
     [TestCase("llama", "\"hidden_act\": \"gelu\"", "hidden_act")]
-    [TestCase("llama", "\"rope_scaling\": {\"type\": \"longrope\"}", "rope_scaling.type")]
+    [TestCase("llama", "\"rope_scaling\": {\"type\": \"resonance\"}", "rope_scaling.type")]
     [TestCase("llama", "\"rope_parameters\": {\"rope_type\": \"proportional\"}", "rope_type")]
     [TestCase("llama", "\"rope_parameters\": {\"partial_rotary_factor\": 0.5}", "partial_rotary_factor")]
     [TestCase("llama", "\"rope_parameters\": {\"rope_type\": \"default\", \"mrope_section\": [4, 2, 2]}", "mrope_section")]
@@ -327,6 +327,68 @@ public class ConfigTests
         var error = Assert.Throws<InvalidConfigException>(() => Text("llama", more))!;
         Assert.That(error.Message, Does.Contain(Path.Combine("tiny", "config.json")).And.Contain(field).And.Contain("expected"));
     }
+
+    /// <summary>Files as sparse as the hub's are: everything else is transformers' default.</summary>
+    [Test]
+    public void Fills_what_sparse_files_of_later_families_leave_out()
+    {
+        var gemma = Parse("""
+            { "architectures": ["Gemma3ForConditionalGeneration"], "boi_token_index": 255999, "eoi_token_index": 256000, "eos_token_id": [1, 106], "image_token_index": 262144,
+              "mm_tokens_per_image": 256, "model_type": "gemma3", "text_config": { "hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text", "num_hidden_layers": 34,
+                "rope_scaling": { "factor": 8.0, "rope_type": "linear" }, "sliding_window": 1024 }, "torch_dtype": "bfloat16", "transformers_version": "4.50.0.dev0",
+              "vision_config": { "hidden_size": 1152, "image_size": 896, "intermediate_size": 4304, "model_type": "siglip_vision_model", "num_attention_heads": 16, "num_hidden_layers": 27,
+                "patch_size": 14, "vision_use_head": false } }
+            """);
+        Assert.That((gemma.Text.Heads, gemma.Text.KeyValueHeads, gemma.Text.HeadDimension, gemma.Text.VocabularySize, gemma.Text.TieEmbeddings, gemma.Vision!.Features),
+            Is.EqualTo((8, 4, 256, 262208, true, 256)));
+        Assert.That((gemma.Text.Rope.Kind, gemma.Text.Rope.Theta, gemma.Text.LocalRope!.Theta, gemma.Text.Windows[..7]), Is.EqualTo((RopeKind.Linear, 1e6, 1e4, new[] { 1024, 1024, 1024, 1024, 1024, 0, 1024 })));
+        Assert.That(gemma.Text.EosIds, Is.EqualTo(new[] { 1, 106 }));
+
+        var pali = Parse("""
+            { "architectures": ["PaliGemmaForConditionalGeneration"], "bos_token_id": 2, "eos_token_id": 1, "hidden_size": 2048, "image_token_index": 257152, "model_type": "paligemma",
+              "projection_dim": 2048, "text_config": { "hidden_size": 2048, "intermediate_size": 16384, "model_type": "gemma", "num_attention_heads": 8, "num_hidden_layers": 18,
+                "num_image_tokens": 256, "num_key_value_heads": 1, "vocab_size": 257216 }, "vision_config": { "hidden_size": 1152, "intermediate_size": 4304, "model_type": "siglip_vision_model",
+                "num_attention_heads": 16, "num_hidden_layers": 27, "num_image_tokens": 256, "patch_size": 14, "projection_dim": 2048, "vision_use_head": false } }
+            """);
+        Assert.That((pali.Text.HeadDimension, pali.Text.SeesWholePrompts, pali.Vision!.Features, pali.Vision.PostNorm, pali.Projector, pali.ImageTokenId),
+            Is.EqualTo((256, true, 256, true, new ProjectorSpec(1152, 0, 2048, Epilogue.None, true), 257152)));
+
+        var qwen = Parse("""
+            { "architectures": ["Qwen2_5_VLForConditionalGeneration"], "hidden_act": "silu", "hidden_size": 2048, "image_token_id": 151655, "intermediate_size": 11008, "max_position_embeddings": 128000,
+              "max_window_layers": 70, "model_type": "qwen2_5_vl", "num_attention_heads": 16, "num_hidden_layers": 36, "num_key_value_heads": 2, "rms_norm_eps": 1e-06,
+              "rope_scaling": { "mrope_section": [16, 24, 24], "type": "mrope" }, "rope_theta": 1000000.0, "sliding_window": 32768, "tie_word_embeddings": true, "transformers_version": "4.41.2",
+              "use_sliding_window": false, "vision_config": { "depth": 32, "fullatt_block_indexes": [7, 15, 23, 31], "hidden_act": "silu", "hidden_size": 1280, "in_chans": 3, "intermediate_size": 3420,
+                "num_heads": 16, "out_hidden_size": 2048, "patch_size": 14, "spatial_merge_size": 2, "spatial_patch_size": 14, "temporal_patch_size": 2, "tokens_per_second": 2, "window_size": 112 },
+              "vocab_size": 151936 }
+            """);
+        Assert.That((qwen.Text.HeadDimension, qwen.Text.Rope.Sections, qwen.Vision!.Window, qwen.Vision.TimeFactor, qwen.Vision.FullLayers.Length, qwen.Text.Windows.Max()),
+            Is.EqualTo((128, new[] { 16, 24, 24 }, 4, 1, 4, 0)));
+    }
+
+    [Test]
+    public void Reads_long_rope_under_all_of_its_names()
+    {
+        const string Factors = "\"short_factor\": [1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7], \"long_factor\": [1, 2, 3, 4, 5, 6, 7, 8]";
+        foreach (var json in (string[])[
+            $"\"max_position_embeddings\": 1024, \"original_max_position_embeddings\": 64, \"rope_scaling\": {{\"type\": \"longrope\", {Factors}}}",
+            $"\"max_position_embeddings\": 1024, \"original_max_position_embeddings\": 64, \"rope_scaling\": {{\"type\": \"su\", {Factors}}}",
+            $"\"max_position_embeddings\": 1024, \"rope_parameters\": {{\"rope_type\": \"longrope\", \"original_max_position_embeddings\": 64, {Factors}}}"])
+        {
+            var rope = Text("phi3", json).Text.Rope;
+            Assert.That((rope.Kind, rope.OriginalPositions, rope.Factor, rope.AttentionFactor), Is.EqualTo((RopeKind.LongRope, 64, 16.0, (double?)null)));
+            Assert.That((rope.Frequencies![1], rope.LongFrequencies![7]), Is.EqualTo((1.1f, 8f)));
+        }
+        Assert.That(Assert.Throws<InvalidConfigException>(() => Text("phi3", "\"rope_scaling\": {\"type\": \"longrope\", \"short_factor\": [1]}"))!.Message, Does.Contain("short_factor").And.Contain("8"));
+    }
+
+    [TestCase("5.4.0", 2), TestCase("5.3.1", 2), TestCase("5.5.4", 2), TestCase("5.6.0.dev0", 1), TestCase("5.2.0", 1), TestCase("4.49.0", 1), TestCase("5.16.0", 1)]
+    public void Turns_as_the_transformers_that_wrote_a_checkpoint_did(string version, int expected) => Assert.That(Parse($$"""
+        {
+          "model_type": "qwen2_5_vl", "transformers_version": "{{version}}",
+          "text_config": {"model_type": "qwen2_5_vl_text", {{Tiny}}, "num_key_value_heads": 2, "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3] } },
+          "vision_config": {"hidden_size": 32, "num_heads": 2, "depth": 2, "out_hidden_size": 64, "tokens_per_second": 2}
+        }
+        """).Vision!.TimeFactor, Is.EqualTo(expected));
 
     [TestCase("mistral", "8")]
     [TestCase("qwen2", "32")]

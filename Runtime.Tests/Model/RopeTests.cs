@@ -181,4 +181,17 @@ public class RopeTests
         Assert.Throws<ArgumentException>(() => _ = new Rope(new(RopeKind.Default, 10000, 15, 4096)));
         Assert.Throws<ArgumentException>(() => _ = new Rope(new(RopeKind.Default, 10000, 16, 4096, Frequencies: [1])));
     }
+
+    [Test]
+    public void Turns_a_long_sequence_by_other_frequencies()
+    {
+        float[] brief = [1, 1.5f, 2, 4], lengthy = [1, 3, 9, 27];
+        var spec = new RopeSpec(RopeKind.LongRope, 10000, 8, 4096, Factor: 32, OriginalPositions: 128, Frequencies: brief) { LongFrequencies = lengthy };
+        var scale = Math.Sqrt(1 + Math.Log(32) / Math.Log(128));
+        Check(spec, i => Plain(10000, i, 8) / brief[i], scale, length: 128);
+        Check(spec, i => Plain(10000, i, 8) / lengthy[i], scale, length: 129);
+        Check(spec with { AttentionFactor = 1.25 }, i => Plain(10000, i, 8) / lengthy[i], 1.25, length: 5000);
+        Assert.That((new Rope(spec).IsLong(128), new Rope(spec).IsLong(129)), Is.EqualTo((false, true)));
+        Assert.Throws<ArgumentException>(() => _ = new Rope(spec with { LongFrequencies = null }));
+    }
 }

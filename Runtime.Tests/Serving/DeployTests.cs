@@ -72,6 +72,17 @@ public class DeployTests
         Assert.That(PolicyFile.Open(Path.Combine(Folder, "kubernetes", "policy.json"), 32).Images.Required, Is.True);
     }
 
+    [TestCase("replicas.yaml", 3)]
+    [TestCase("router.yaml", 3)]
+    public void Manifests_are_what_kubernetes_own_types_hold(string file, int count)
+    {
+        // Strict: a field that is not theirs, or a value of another kind, is an error.
+        var text = File.ReadAllText(Path.Combine(Folder, "kubernetes", file));
+        Assert.That(k8s.KubernetesYaml.LoadAllFromString(text, strict: true), Has.Count.EqualTo(count));
+        foreach (var (right, wrong) in new[] { ("readinessProbe:", "readynessProbe:"), ("containerPort: 8080", "containerPort: http") })
+            Assert.That(() => k8s.KubernetesYaml.LoadAllFromString(text.Replace(right, wrong, StringComparison.Ordinal), strict: true), Throws.Exception, wrong);
+    }
+
     [Test]
     public void The_unit_and_the_container_start_commands_that_there_are()
     {

@@ -67,7 +67,8 @@ public class ImageHostTests
         using var source = Source(hosts);
         try
         {
-            await source.ReadAsync(url.Replace("PORT", $"{_port}", StringComparison.Ordinal), "image", default);
+            using var memory = new MemoryBudget(long.MaxValue).Open();
+            source.Decode(await source.ReadAsync(url.Replace("PORT", $"{_port}", StringComparison.Ordinal), "image", memory, default));
             return null;
         }
         catch (ApiException error)
@@ -125,7 +126,8 @@ public class ImageHostTests
     public async Task Addresses_are_names_like_others()
     {
         using var source = new ImageSource(new() { ImageHosts = [$"127.0.0.1:{_port}", $"[::1]:{_port}"] });
+        using var memory = new MemoryBudget(long.MaxValue).Open();
         foreach (var url in new[] { $"http://127.0.0.1:{_port}/image", $"http://[::1]:{_port}/image", $"http://2130706433:{_port}/image" })
-            Assert.That((await Assert.ThrowsAsync<ApiException>(() => source.ReadAsync(url, "image", default)))!.Code, Is.EqualTo("image_not_fetched"), url);
+            Assert.That((await Assert.ThrowsAsync<ApiException>(() => source.ReadAsync(url, "image", memory, default)))!.Code, Is.EqualTo("image_not_fetched"), url);
     }
 }

@@ -52,10 +52,14 @@ public class ServingTests
             Assert.That(receipts.Chunk.GetProperty("answer").ToString(), Is.EqualTo(receipts.Whole.GetProperty("answer").ToString()));
             Assert.That(choices[^1].GetProperty("finish_reason").GetString(), Is.EqualTo(whole.GetProperty("choices")[0].GetProperty("finish_reason").GetString()));
             Assert.That(chunks[^1].GetProperty("usage").GetProperty("total_tokens").GetInt32(), Is.EqualTo(whole.GetProperty("usage").GetProperty("total_tokens").GetInt32()));
+            Assert.That(BytesOf(whole.GetProperty("choices")[0]), Does.StartWith(text), "the bytes of the tokens are the text's, and perhaps an end's");
             Assert.That(choices.Where(c => c.TryGetProperty("logprobs", out _)).Sum(c => c.GetProperty("logprobs").GetProperty("content").GetArrayLength()),
                 Is.EqualTo(whole.GetProperty("choices")[0].GetProperty("logprobs").GetProperty("content").GetArrayLength()));
         });
     }
+
+    private static string BytesOf(JsonElement choice) => Encoding.UTF8.GetString([.. choice.GetProperty("logprobs").GetProperty("content").EnumerateArray()
+        .Where(token => token.GetProperty("token").GetString() != "").SelectMany(token => token.GetProperty("bytes").EnumerateArray()).Select(value => value.GetByte())]);
 
     [TestCase(null)]
     [TestCase("""{"mode":"sample"}""")]
@@ -274,7 +278,7 @@ public class ServingTests
                 damaged[random.Next(random.Next(2) == 0 ? 40 : damaged.Length)] = (char)random.Next(32, 127);
             try
             {
-                ImageDecoder.Decode(ImageSource.FromData("data:" + new string(damaged)[5..], "url"), "url", 1 << 20);
+                ImageDecoder.Decode(ImageSource.FromData("data:" + new string(damaged)[5..], "url").Span, "url", 1 << 20);
             }
             catch (Exception error) when (error is ApiException or InvalidImageException)
             {

@@ -15,9 +15,9 @@ public class JsonSchemaGrammarTests
 
     private static bool Accepts(ByteGrammar grammar, string text)
     {
-        var state = grammar.Start;
+        var (state, work) = (grammar.Start, 0L);
         foreach (var value in Encoding.UTF8.GetBytes(text))
-            state = grammar.Next(state, value);
+            state = grammar.Next(state, value, ref work);
         return state.CanEnd;
     }
 
@@ -82,11 +82,10 @@ public class JsonSchemaGrammarTests
     public void Depth_is_bounded_and_always_comes_to_an_end()
     {
         var grammar = JsonSchemaGrammar.OfObject();
-        var state = grammar.Start;
-        var open = 0;
+        var (state, open, work) = (grammar.Start, 0, 0L);
         foreach (var value in Enumerable.Repeat("{\"a\":", 100).SelectMany(text => Encoding.UTF8.GetBytes(text)))
         {
-            var next = grammar.Next(state, value);
+            var next = grammar.Next(state, value, ref work);
             if (next.IsDead)
                 break;
             state = next;
@@ -95,8 +94,88 @@ public class JsonSchemaGrammarTests
         Assert.That(open, Is.InRange(20, 60));
         // The innermost object has room for itself, but for no member.
         foreach (var value in Encoding.UTF8.GetBytes(new string('}', open)))
-            state = grammar.Next(state, value);
+            state = grammar.Next(state, value, ref work);
         Assert.That(state.CanEnd, Is.True);
+    }
+
+    /// <summary>Two ways to read every bracket: 2ⁿ stacks after n of them.</summary>
+    internal const string Ambiguous = """
+        {"$ref":"#/$defs/a","$defs":{"a":{"anyOf":[{"type":"array","items":{"$ref":"#/$defs/a"},"minItems":1,"maxItems":1},{"type":"array","items":{"$ref":"#/$defs/a"},"minItems":1,"maxItems":1},{"const":1}]}}}
+        """;
+
+    [Test]
+    public void A_schema_of_exponentially_many_readings_ends_the_answer_and_not_the_server()
+    {
+        var grammar = Grammar(Ambiguous);
+        Assert.That(Accepts(grammar, "[[[1]]]"), Is.True);
+        Assert.That(() => Accepts(grammar, new string('[', 40)), Throws.TypeOf<ConstraintTooCostlyException>());
+        Assert.That(Accepts(grammar, "[[[1]]]"), Is.True, "other answers go on");
+    }
+
+    [Test]
+    public void States_beyond_the_limit_begin_anew_and_change_no_answer()
+    {
+        // Every depth has states of its own, and so has every way there: more than are kept.
+        var (grammar, random) = (JsonSchemaGrammar.OfObject(), new Random(7));
+        for (var round = 0; round < 400; round++)
+        {
+            var (open, close) = (new StringBuilder("{\"a\":"), new Stack<char>("}"));
+            for (var depth = 0; depth < 40; depth++)
+            {
+                var array = random.Next(2) == 0;
+                open.Append(array ? "[" : "{\"b\":");
+                close.Push(array ? ']' : '}');
+            }
+            var text = $"{open}1{string.Concat(close)}";
+            Assert.That(Accepts(grammar, text), Is.True, text);
+            Assert.That(Accepts(grammar, text[..^1]), Is.False);
+        }
+        Assert.That(grammar.Memory, Is.LessThanOrEqualTo(ByteGrammar.MostMemory));
+        Assert.That(grammar.Age, Is.GreaterThan(0), "the test reaches the limit");
+    }
+
+    [Test]
+    public void Long_chains_of_references_are_taken_or_refused_and_never_overflow_the_stack()
+    {
+        foreach (var (form, taken) in new[] { ("""{"items":{"$ref":"#/$defs/d"}}""", true), ("""{"$ref":"#/$defs/d"}""", false) })
+        {
+            var defs = string.Join(',', Enumerable.Range(0, 7000).Select(i => $"\"d{i}\":{form.Replace("/d\"", $"/d{i + 1}\"", StringComparison.Ordinal)}"));
+            var schema = """{"$ref":"#/$defs/d0","$defs":{ALL,"d7000":{"type":"integer"}}}""".Replace("ALL", defs, StringComparison.Ordinal);
+            Exception? error = null;
+            // As little stack as a thread may have on any system.
+            var thread = new Thread(() =>
+            {
+                try
+                {
+                    Assert.That(Accepts(Grammar(schema), "[]"), Is.EqualTo(taken));
+                }
+                catch (Exception failure)
+                {
+                    error = failure;
+                }
+            }, 1 << 20);
+            thread.Start();
+            thread.Join();
+            Assert.That(error, Is.Null.Or.TypeOf<FormatException>(), form);
+        }
+    }
+
+    [Test]
+    public void What_has_no_finite_value_is_no_way_out()
+    {
+        // The first alternative can never end.
+        var grammar = Grammar("""{"anyOf":[{"$ref":"#/$defs/a"},{"type":"array","items":{"$ref":"#/$defs/a"},"minItems":1},{"const":1}],"$defs":{"a":{"type":"array","items":{"$ref":"#/$defs/a"},"minItems":1}}}""");
+        var work = 0L;
+        Assert.That(Accepts(grammar, "1"), Is.True);
+        Assert.That(grammar.Next(grammar.Start, (byte)'[', ref work).IsDead, Is.True);
+        // Nor is what has none within the depth that is left.
+        grammar = Grammar("""{"$ref":"#/$defs/a","$defs":{"a":{"anyOf":[{"type":"array","items":{"$ref":"#/$defs/a"},"minItems":1,"maxItems":1},{"const":1}]}}}""");
+        var (state, open) = (grammar.Start, 0);
+        for (; grammar.Next(state, (byte)'[', ref work) is { IsDead: false } next; open++)
+            state = next;
+        foreach (var value in Encoding.UTF8.GetBytes("1" + new string(']', open)))
+            state = grammar.Next(state, value, ref work);
+        Assert.That((open > 20, state.CanEnd), Is.EqualTo((true, true)));
     }
 
     /// <summary>A schema by chance.</summary>
@@ -150,9 +229,10 @@ public class JsonSchemaGrammarTests
             schema["$defs"] = JsonNode.Parse("""{"tree":{"type":"object","properties":{"v":{"type":"integer"},"kids":{"type":"array","items":{"$ref":"#/$defs/tree"},"maxItems":2}},"required":["v"],"additionalProperties":false}}""");
             var grammar = Grammar(schema.ToJsonString());
             var ids = new List<int>();
+            var work = 0L;
             for (var state = grammar.Start; !state.IsComplete;)
             {
-                var allowed = trie.Allowed(grammar, state);
+                var allowed = trie.Allowed(grammar, state, ref work);
                 int[] choices = [.. Enumerable.Range(0, tokenizer.VocabularySize).Where(id => (allowed[id >> 6] >> id & 1) != 0)];
                 Assert.That(choices, Is.Not.Empty.Or.Empty.And.Matches<int[]>(_ => state.CanEnd), schema.ToJsonString());
                 if (state.CanEnd && (choices.Length == 0 || random.Next(4) == 0))
@@ -162,9 +242,10 @@ public class JsonSchemaGrammarTests
                 var token = closing.Length > 0 && random.Next(3) == 0 ? closing[random.Next(closing.Length)] : choices[random.Next(choices.Length)];
                 ids.Add(token);
                 foreach (var value in trie[token])
-                    state = grammar.Next(state, value);
+                    state = grammar.Next(state, value, ref work);
                 Assert.That(ids, Has.Count.LessThan(20_000));
             }
+            Assert.That(work, Is.LessThan(ByteGrammar.MostWork / 4), $"an ordinary schema: {schema.ToJsonString()}");
             var text = tokenizer.Decode([.. ids]);
             var valid = JsonSchema.FromText(schema.ToJsonString()).Evaluate(Parse(text)).IsValid;
             Assert.That(valid, Is.True, $"{schema.ToJsonString()}\n{text}");
@@ -176,23 +257,23 @@ public class JsonSchemaGrammarTests
     {
         var tokenizer = TinyTokenizers.ByteLevel();
         var (trie, grammar, random) = (TokenTrie.Of(tokenizer), Grammar("""{"type":"object","properties":{"the a":{"type":"string"}},"required":["the a"]}"""), new Random(3));
-        var state = grammar.Start;
+        var (state, work) = (grammar.Start, 0L);
         for (var step = 0; step < 60 && !state.IsComplete; step++)
         {
-            var allowed = trie.Allowed(grammar, state);
+            var allowed = trie.Allowed(grammar, state, ref work);
             var choices = new List<int>();
             for (var id = 0; id < tokenizer.VocabularySize; id++)
             {
                 var next = state;
                 foreach (var value in trie[id])
-                    next = grammar.Next(next, value);
+                    next = grammar.Next(next, value, ref work);
                 var may = trie[id].Length > 0 && !next.IsDead;
                 Assert.That((allowed[id >> 6] >> id & 1) != 0, Is.EqualTo(may), $"step {step}, token {id}");
                 if (may)
                     choices.Add(id);
             }
             foreach (var value in trie[choices[random.Next(choices.Count)]])
-                state = grammar.Next(state, value);
+                state = grammar.Next(state, value, ref work);
         }
     }
 

@@ -1,3 +1,6 @@
+using System.Buffers;
+using System.Security.Cryptography;
+
 namespace Trimtab.Checkpoints;
 
 /// <summary>
@@ -84,6 +87,25 @@ public abstract class Checkpoint : IDisposable
     /// <summary>The bytes of a tensor that there is.</summary>
     private protected virtual MappedTensor View(TensorInfo info)
         => new(info, info.Bytes == 0 ? null : _files.First(file => file.Path == info.File).View(info.Offset, info.Bytes));
+
+    /// <summary>Appends the SHA-256 of each 4 MiB of the files, which are read on all cores.</summary>
+    internal void Hash(IncrementalHash into)
+    {
+        const int Part = 4 << 20;
+        foreach (var file in _files)
+        {
+            var digests = new byte[(file.Length + Part - 1) / Part * SHA256.HashSizeInBytes];
+            Parallel.For(0, digests.Length / SHA256.HashSizeInBytes, i =>
+            {
+                var buffer = ArrayPool<byte>.Shared.Rent(Part);
+                var part = buffer.AsSpan(0, (int)Math.Min(Part, file.Length - (long)i * Part));
+                file.Read((long)i * Part, part);
+                SHA256.HashData(part, digests.AsSpan(i * SHA256.HashSizeInBytes));
+                ArrayPool<byte>.Shared.Return(buffer);
+            });
+            into.AppendData(digests);
+        }
+    }
 
     /// <summary>Closes the files. Tensors that are mapped stay so until they are disposed.</summary>
     public void Dispose()

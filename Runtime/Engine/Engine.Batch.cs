@@ -34,12 +34,12 @@ public sealed partial class Engine
             var count = Math.Min(left, sequence.Length - sequence.Computed);
             if (sequence.Options.Score)
                 count = Math.Min(count, scores);
-            if (_network.Spec.Text.SeesWholeImages)
+            if (_network.Spec.Text.SeesAhead)
                 count = Whole(sequence, count, capacity);
             if (count > 0 && !Reserve(sequence, sequence.Computed + count))
             {
                 count = Math.Min(count, sequence.Held.Count * KvCache.PageSize - sequence.Computed);
-                if (_network.Spec.Text.SeesWholeImages)
+                if (_network.Spec.Text.SeesAhead)
                     count = Whole(sequence, count, 0);
             }
             sequence.Planned = count;
@@ -50,21 +50,25 @@ public sealed partial class Engine
     }
 
     /// <summary>
-    /// A number of prompt tokens that divides no image: less, or, where the image comes first, all of its rows if they fit the batch.
+    /// A number of prompt tokens that divides nothing that is seen whole: less, or, where an image (or the prompt) comes first, all of its rows if they fit
+    /// the batch.
     /// </summary>
-    private static int Whole(Sequence sequence, int count, int capacity)
+    private int Whole(Sequence sequence, int count, int capacity)
     {
-        var images = sequence.Prompt.Images;
-        for (var i = 0; i < images.Count; i++)
-        {
-            var image = images[i];
-            var (end, rows) = (sequence.Computed + count, image.Start + image.Rows);
-            if (end <= image.Start || end >= rows || rows <= sequence.Computed)
-                continue;
-            var before = image.Start - sequence.Computed;
-            return before > 0 ? before : rows - sequence.Computed <= capacity ? rows - sequence.Computed : 0;
-        }
+        if (_network.Spec.Text.SeesWholePrompts)
+            return Undivided(0, sequence.Prompt.Tokens.Length) ?? count;
+        foreach (var image in sequence.Prompt.Images)
+            if (Undivided(image.Start, image.Start + image.Rows) is { } less)
+                return less;
         return count;
+
+        int? Undivided(int start, int end)
+        {
+            var (computed, next) = (sequence.Computed, sequence.Computed + count);
+            if (next <= start || next >= end || end <= computed)
+                return null;
+            return start > computed ? start - computed : end - computed <= capacity ? end - computed : 0;
+        }
     }
 
     private void Fill()
@@ -95,10 +99,12 @@ public sealed partial class Engine
             // A position that is computed again was observed before.
             var observed = sequence.Telemetry is not null && position >= sequence.Unobserved && (steered || position == prompt - 1);
             var token = _batch.AddToken(
-                Row(sequence, position), position, position >= prompt ? position + 1 : prompt,
+                Row(sequence, position), position, sequence.IsLong ? sequence.Length : position >= prompt ? position + 1 : prompt,
                 steered || observed ? sequence.SteerSlot : -1, steered ? steering!.Alpha : 0);
             if (sequence.Prompt.Images.Count > 0)
                 Place(sequence, position, token);
+            if (_network.Spec.Text.SeesWholePrompts && position < prompt)
+                _batch.See(token, 0, prompt - 1);
             if (observed)
             {
                 _batch.Observe(token);
@@ -124,8 +130,8 @@ public sealed partial class Engine
     /// </summary>
     private void Place(Sequence sequence, int position, int token)
     {
-        var (text, vision) = (_network.Spec.Text, _network.Spec.Vision!);
-        var at = position;
+        var (text, vision, prompt) = (_network.Spec.Text, _network.Spec.Vision!, sequence.Prompt.Tokens.Length);
+        var (at, latest) = (position, 0);
         var images = sequence.Prompt.Images;
         for (var i = 0; i < images.Count && position >= images[i].Start; i++)
         {
@@ -136,11 +142,15 @@ public sealed partial class Engine
                 if (text.SeesWholeImages)
                     _batch.See(token, image.Start, image.Start + image.Rows - 1);
                 if (text.Rope.Sections is not null)
-                    _batch.Turn(token, at - row, at - row + row / columns, at - row + row % columns);
+                    _batch.Turn(token, (at - row) * vision.TimeFactor, at - row + row / columns, at - row + row % columns);
                 return;
             }
+            latest = Math.Max(latest, (at - row) * vision.TimeFactor);
             at += Math.Max(rows, columns) - image.Rows;
         }
+        // What is generated follows the largest place of all, which is an image's only where its place in time was multiplied.
+        if (position >= prompt)
+            at += Math.Max(0, latest + 1 - (at - position + prompt));
         if (text.Rope.Sections is not null)
             _batch.Turn(token, at, at, at);
     }

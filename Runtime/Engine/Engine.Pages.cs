@@ -18,16 +18,38 @@ public sealed partial class Engine
         for (var node = _waiting.First; node is not null && _running.Count < _batch.MaxSequences;)
         {
             var (sequence, next) = (node.Value, node.Next);
-            // Others wait for their next token: one prompt's new images a step.
+            // Others wait for their next token: one new image a step.
             if (decoding && _counts.ImageEncodes > encodes && sequence.Prompt.Images.Count > 0)
                 return;
+            if (!sequence.IsLong && _network.Decoder.Rope.IsLong(sequence.Length))
+            {
+                sequence.IsLong = true;
+                sequence.PositionKeys.Clear(); // its pages are others now
+            }
             if (!IsLed(sequence))
             {
-                if (!Admit(sequence))
+                if (!Admit(sequence, decoding))
                     return;
                 _waiting.Remove(node);
             }
             node = next;
+        }
+    }
+
+    /// <summary>
+    /// Takes back those that have just outgrown LongRoPE's short angles: all of their positions turn otherwise from here on, so they begin again,
+    /// as in transformers' generation.
+    /// </summary>
+    private void Restart()
+    {
+        for (var i = _running.Count - 1; i >= 0; i--)
+        {
+            var sequence = _running[i];
+            if (sequence.IsLong || !_network.Decoder.Rope.IsLong(sequence.Length))
+                continue;
+            _running.RemoveAt(i);
+            Release(sequence);
+            _waiting.AddFirst(sequence);
         }
     }
 
@@ -46,7 +68,7 @@ public sealed partial class Engine
         return false;
     }
 
-    private bool Admit(Sequence sequence)
+    private bool Admit(Sequence sequence, bool decoding)
     {
         var (source, shared) = Match(sequence);
         var (needed, room) = (KvCache.PagesFor(sequence.Length) - _found.Count, _pool.Free + _pool.Idle);
@@ -55,7 +77,7 @@ public sealed partial class Engine
             (source, shared) = (null, 0);
         // Those that run may each want a page soon: one that comes must not make them give up theirs.
         var fits = _running.Count == 0 || room >= needed + _running.Count + (source is { Users: 0 } ? 1 : 0);
-        if (!fits || !TakeFeatures(sequence, _found.Count * KvCache.PageSize + shared))
+        if (!fits || !TakeFeatures(sequence, _found.Count * KvCache.PageSize + shared, decoding))
         {
             ReturnFound();
             return false;
@@ -192,18 +214,25 @@ public sealed partial class Engine
         var (prompt, images) = (sequence.Prompt.Tokens, sequence.Prompt.Images);
         if (keys.Count == 0)
         {
-            sequence.Root = _network.Spec.Text.Rope.Kind == RopeKind.Dynamic ? prompt.Length : 0;
+            var group = _identities.Of(sequence.Options.CacheGroup);
+            // Where the prompt's length says how later positions turn, only prompts of that length have the same pages.
+            var byLength = _network.Spec.Text.Rope.Kind == RopeKind.Dynamic || _network.Spec.Vision is { TimeFactor: not 1 };
+            sequence.Root = (group << 32) + (byLength ? prompt.Length : sequence.IsLong ? 1 : 0);
             sequence.Edit = _identities.Of(sequence.Options.Steering);
-            sequence.ImageNumbers = images.Count == 0 ? [] : [.. images.Select(image => _identities.Of(image.Content))];
+            sequence.ImageNumbers = images.Count == 0 ? [] : new long[images.Count]; // no query: its closure would be made in every call
             foreach (var token in prompt)
                 keys.Add(new(token, 0));
             for (var i = 0; i < images.Count; i++)
             {
+                sequence.ImageNumbers[i] = _identities.Of(images[i].Content, group);
                 for (var row = 0; row < images[i].Rows; row++)
                     keys[images[i].Start + row] = new(-1 - ((sequence.ImageNumbers[i] << 20) + row), 0);
             }
             if (IsSteered(sequence, prompt.Length - 1))
                 keys[^1] = keys[^1] with { Steering = sequence.Edit };
+            // Where every position sees all of the prompt, and so the edit at its last, only the very same prompt has the same pages.
+            if (_network.Spec.Text.SeesWholePrompts)
+                sequence.Root = _identities.Of(ContentHash.Of(MemoryMarshal.Cast<PositionKey, float>(CollectionsMarshal.AsSpan(keys))), group);
         }
         for (var position = keys.Count; position < count; position++)
             keys.Add(new(sequence.Tokens[position - prompt.Length], IsSteered(sequence, position) ? sequence.Edit : 0));
@@ -211,8 +240,11 @@ public sealed partial class Engine
     }
 
     /// <summary>Holds the features of the images that positions from the first one on read, encoding those that are not here.</summary>
-    /// <returns>Whether there was room.</returns>
-    private bool TakeFeatures(Sequence sequence, int first)
+    /// <param name="sequence">The sequence.</param>
+    /// <param name="first">The first position.</param>
+    /// <param name="singly">Whether to encode one of several at a time, for a later call to find it.</param>
+    /// <returns>Whether all are held.</returns>
+    private bool TakeFeatures(Sequence sequence, int first, bool singly)
     {
         var images = sequence.Prompt.Images;
         if (images.Count == 0)
@@ -235,6 +267,18 @@ public sealed partial class Engine
             else if (!_missing.Exists(missing => missing.Image == sequence.ImageNumbers[i]))
                 _missing.Add((sequence.ImageNumbers[i], images[i].Rows));
         }
+        if (singly && _missing.Count > 1 && _missing.Sum(missing => missing.Rows) <= _features.FreeRows)
+        {
+            _missing.RemoveRange(1, _missing.Count - 1);
+            if (_features.Take(_missing) is var at and >= 0)
+            {
+                Encode(sequence, at);
+                _features.Return(_missing[0].Image);
+                sequence.Encoded++;
+            }
+            ReturnFeatures(sequence, ContextLength);
+            return false;
+        }
         var row = _missing.Count == 0 ? 0 : _features.Take(_missing);
         if (row < 0)
         {
@@ -243,20 +287,21 @@ public sealed partial class Engine
                 return false;
             // Nobody holds any: what is here of its own images lies between the gaps that the others need.
             _features.Clear();
-            return TakeFeatures(sequence, first);
+            return TakeFeatures(sequence, first, singly);
         }
-        _counts = _counts with { ImageHits = _counts.ImageHits + hits };
+        // Those that it had encoded for itself are no hits.
+        (_counts, sequence.Encoded) = (_counts with { ImageHits = _counts.ImageHits + hits - Math.Min(hits, sequence.Encoded) }, 0);
         if (_missing.Count == 0)
             return true;
         var taken = new HashSet<long>();
         for (var i = 0; i < images.Count; i++)
         {
             var number = sequence.ImageNumbers[i];
-            var at = _missing.FindIndex(missing => missing.Image == number);
-            if (at < 0 || sequence.FeatureRows[i] >= 0 || images[i].Start + images[i].Rows <= first)
+            var which = _missing.FindIndex(missing => missing.Image == number);
+            if (which < 0 || sequence.FeatureRows[i] >= 0 || images[i].Start + images[i].Rows <= first)
                 continue;
             // It is held once already; the same image again needs another hold.
-            sequence.FeatureRows[i] = taken.Add(number) ? row + _missing.Take(at).Sum(before => before.Rows) : _features.Hold(number);
+            sequence.FeatureRows[i] = taken.Add(number) ? row + _missing.Take(which).Sum(before => before.Rows) : _features.Hold(number);
         }
         Encode(sequence, row);
         return true;

@@ -51,14 +51,14 @@ public sealed partial class Engine : IDisposable
         _options = options ??= new();
         _network = network;
         var text = network.Spec.Text;
-        ContextLength = options.ContextLength > 0 ? options.ContextLength : Math.Min(text.Rope.MaxPositions, 4096);
+        ContextLength = options.ContextLength > 0 ? options.ContextLength : Math.Min(text.Rope.Reach, 4096);
         if (options.MaxBatchTokens < 1 || options.MaxSequences < 1)
             throw new ArgumentException($"{options.MaxBatchTokens} tokens and {options.MaxSequences} sequences a step: expected at least 1 of each");
         if (options.PrefillChunk < 0 || options.CachedImages < 0 || options.MaxWaiting < 0)
             throw new ArgumentException($"a prefill chunk of {options.PrefillChunk}, {options.CachedImages} cached images, {options.MaxWaiting} waiting: expected 0 or more of each");
         var samples = options.MaxSequences + 64;
-        // An image that is seen whole is computed in one step.
-        var whole = text.SeesWholeImages ? Math.Min(network.Vision?.Spec.Features ?? 0, ContextLength) : 0;
+        // What is seen whole is computed in one step.
+        var whole = text.SeesWholePrompts ? ContextLength : text.SeesWholeImages ? Math.Min(network.Vision?.Spec.Features ?? 0, ContextLength) : 0;
         _batch = new(Math.Max(options.MaxBatchTokens, options.MaxSequences + whole), options.MaxSequences, KvCache.PagesFor(ContextLength), samples);
         _cache = new(network.Device, text, options.CachePositions > 0 ? options.CachePositions : 4 * ContextLength, options.KvType);
         _pool = new(_cache.Pages);
@@ -147,6 +147,8 @@ public sealed partial class Engine : IDisposable
         }
         if (sequence.Options.Score && images.Count > 0)
             throw new ArgumentException("a prompt with images has no likelihood: image rows are not tokens");
+        if (sequence.Options.Score && spec.Text.SeesWholePrompts)
+            throw new ArgumentException("a prompt of this model has no likelihood: its positions see those after them");
     }
 
     /// <summary>Runs one step.</summary>
@@ -156,6 +158,7 @@ public sealed partial class Engine : IDisposable
         var start = Stopwatch.GetTimestamp();
         var encoding = _counts.ImageSeconds;
         Retire();
+        Restart();
         Admit();
         if (_running.Count == 0)
         {

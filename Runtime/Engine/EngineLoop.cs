@@ -45,8 +45,7 @@ public sealed class EngineLoop : IDisposable
         if (open > _engine.MaxOpen)
         {
             Interlocked.Decrement(ref _open);
-            Interlocked.Increment(ref _refused);
-            throw new EngineBusyException(open - 1, TimeSpan.FromSeconds(Math.Clamp(Volatile.Read(ref _pace) * open / 2, 1, 60)));
+            throw Refused(open - 1);
         }
         sequence.Ended = End;
         sequence.Submitted = Stopwatch.GetTimestamp();
@@ -54,6 +53,20 @@ public sealed class EngineLoop : IDisposable
         _wake.Set();
         if (_stopping && !_thread.IsAlive)
             Drain();
+    }
+
+    /// <summary>Refuses, before anything is made ready for them, so many sequences as find no room now. It keeps no place for them.</summary>
+    /// <exception cref="EngineBusyException">As many wait as may.</exception>
+    public void CheckRoom(int sequences)
+    {
+        if (Volatile.Read(ref _open) is var open && open + sequences > _engine.MaxOpen)
+            throw Refused(open);
+    }
+
+    private EngineBusyException Refused(int open)
+    {
+        Interlocked.Increment(ref _refused);
+        return new(open, TimeSpan.FromSeconds(Math.Clamp(Volatile.Read(ref _pace) * (open + 1) / 2, 1, 60)));
     }
 
     private void End()

@@ -30,6 +30,9 @@ public sealed record GenerationOptions
     /// </summary>
     public TelemetryDetail Telemetry { get; init; }
 
+    /// <summary>Only sequences of one group share keys, values and image features; null is a group like others. Changes no result.</summary>
+    public string? CacheGroup { get; init; }
+
     /// <summary>When the answer ends, finished or not, with <see cref="FinishReason.Deadline"/>; null for never.</summary>
     public DateTimeOffset? Deadline { get; init; }
 

@@ -191,7 +191,7 @@ public sealed class EvaluationRun(VisionLanguageModel model, EvaluationSettings 
                 MaxTokens = settings.MaxTokens,
                 HashLogits = true,
                 Steering = item.Steering.Level == "none" ? null : new(
-                    item.Steering.Level == "sample" ? await model.SampleShiftAsync(model.ChatPair([new("user", SelfJudge.Literal(model, item.Text), 1)]), cancel).ConfigureAwait(false) : settings.Vectors!,
+                    item.Steering.Level == "sample" ? await model.SampleShiftAsync(model.ChatPair([new("user", SelfJudge.Literal(model, item.Text), 1)]), cancel: cancel).ConfigureAwait(false) : settings.Vectors!,
                     item.Steering.Alpha, item.Steering.Scope, item.Steering.Layers),
             };
             var (text, sequence) = (new StringBuilder(), (Sequence?)null);

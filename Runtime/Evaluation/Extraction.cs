@@ -187,7 +187,7 @@ public static class Extraction
                 // The engine still has most of a prompt's keys and values: all positions but the last are as they were.
                 await InFlight.RunAsync(file.Done - at, n, async (i, stop) =>
                 {
-                    var sequence = await Guarded(i, model.CaptureAsync(Pair(i).WithImages, steering, stop)).ConfigureAwait(false);
+                    var sequence = await Guarded(i, model.CaptureAsync(Pair(i).WithImages, steering, cancel: stop)).ConfigureAwait(false);
                     return sequence.States.AsSpan(first, _width).ToArray();
                 }, (i, state) =>
                 {

@@ -9,7 +9,7 @@ namespace Trimtab.Model;
 /// </summary>
 public static partial class GgufConfig
 {
-    private const string Frequencies = "rope_freqs.weight";
+    private const string Frequencies = "rope_freqs.weight", LongFactors = "rope_factors_long.weight", ShortFactors = "rope_factors_short.weight";
 
     private static readonly string[] StopKeys = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
         "tokenizer.ggml.eom_token_id"];
@@ -18,7 +18,7 @@ public static partial class GgufConfig
     private static readonly Dictionary<string, string> Families = new()
     {
         ["llama"] = "llama", ["qwen2"] = "qwen2", ["qwen3"] = "qwen3", ["qwen3moe"] = "qwen3_moe", ["phi3"] = "phi3",
-        ["gemma"] = "gemma", ["gemma2"] = "gemma2", ["gemma3"] = "gemma3_text", ["qwen2vl"] = "qwen2_vl_text",
+        ["gemma"] = "gemma", ["gemma2"] = "gemma2", ["gemma3"] = "gemma3_text", ["qwen2vl"] = "qwen2_vl_text", ["qwen3vl"] = "qwen3_vl_text",
     };
 
     /// <summary>Keys after the architecture's name that change the computation, and the number at which they do not.</summary>
@@ -35,16 +35,16 @@ public static partial class GgufConfig
     /// <param name="metadata">Key to value.</param>
     /// <param name="shape">Shape of a tensor, outermost dimension first, or null.</param>
     /// <param name="name">The file, for errors.</param>
-    /// <param name="ropeFrequencies">Values of the tensor rope_freqs.weight where the file has it: [R/2] divisors.</param>
+    /// <param name="values">Values of a tensor that is there: those of RoPE's divisors belong to the spec.</param>
     /// <returns>
     /// A spec without vision. ImageTokenId is that of "&lt;image&gt;" where the vocabulary has it; a vocabulary of plain
     /// Vicuna has not, as llama.cpp splices without a token.
     /// </returns>
     /// <exception cref="UnsupportedModelException">An architecture or option that is not computed here.</exception>
     /// <exception cref="InvalidConfigException">Damaged or contradictory.</exception>
-    /// <exception cref="ArgumentException">The file has rope_freqs.weight, and its values were not given.</exception>
+    /// <exception cref="ArgumentException">The file has divisors of RoPE's frequencies, and no way to their values was given.</exception>
     public static ModelSpec Parse(IReadOnlyDictionary<string, object> metadata, Func<string, long[]?> shape, string name,
-        float[]? ropeFrequencies = null)
+        Func<string, float[]>? values = null)
     {
         ArgumentNullException.ThrowIfNull(metadata);
         ArgumentNullException.ThrowIfNull(shape);
@@ -89,12 +89,12 @@ public static partial class GgufConfig
         bool HasBias(string part) => shape($"blk.0.{part}.bias") is not null;
         var tokens = keys.List("tokenizer.ggml.tokens");
         var qkvBias = family.QkvBias || HasBias(shape("blk.0.attn_qkv.weight") is null ? "attn_q" : "attn_qkv");
-        var rope = Rope(keys, a, rotated, shape, ropeFrequencies);
+        var rope = Rope(keys, a, rotated, name => shape(name) is null ? null : Divisors(keys, name, rotated, values));
         var experts = family.Experts is not null ? Mixture(keys, a, family, layers) : null;
         var text = new TextSpec(type, hidden, keys.UniformSize(a + "feed_forward_length", experts?.IntermediateSize), layers, heads, keyValueHeads, dimension,
             Vocabulary(keys, a, shape, tokens), (float)keys.Number(a + "attention.layer_norm_rms_epsilon", 0, 1), family.Activation,
             qkvBias, HasBias("attn_output"), HasBias("ffn_gate"), shape("output.weight") is null,
-            Windows(keys, a, family, layers), family.MRope ? rope with { Sections = Sections(keys, a, dimension) } : rope,
+            Windows(keys, a, family, layers), family.MRope ? rope with { Sections = Sections(keys, a, dimension), Interleaved = type == "qwen3_vl_text" } : rope,
             keys.Has("tokenizer.ggml.bos_token_id") ? Id(keys, "tokenizer.ggml.bos_token_id") : null, Stops(keys))
         {
             QkNorm = family.QkNorm,
@@ -172,31 +172,38 @@ public static partial class GgufConfig
             "the vocabulary's size");
     }
 
-    private static RopeSpec Rope(GgufSection keys, string a, int dimension, Func<string, long[]?> shape, float[]? frequencies)
+    private static float[] Divisors(GgufSection keys, string tensor, int dimension, Func<string, float[]>? values)
     {
-        foreach (var longRope in (ReadOnlySpan<string>)["rope_factors_long.weight", "rope_factors_short.weight"])
-            if (shape(longRope) is not null)
-                throw new UnsupportedModelException($"{keys.File}: tensor {longRope}: LongRoPE is not supported; "
-                    + $"supported: none, linear, yarn, {Frequencies}");
-        if (shape(Frequencies) is null)
-            frequencies = null;
-        else if (frequencies is null)
-            throw new ArgumentException($"{keys.File} has {Frequencies}: its values are needed", nameof(frequencies));
-        else if (frequencies.Length != dimension / 2 || frequencies.Any(f => !(f > 0 && float.IsFinite(f))))
-            throw new InvalidConfigException($"{keys.File}: {Frequencies}: expected {dimension / 2} positive divisors");
+        var divisors = (values ?? throw new ArgumentException($"{keys.File} has {tensor}: its values are needed", nameof(values)))(tensor);
+        return divisors.Length == dimension / 2 && divisors.All(f => f > 0 && float.IsFinite(f)) ? divisors
+            : throw new InvalidConfigException($"{keys.File}: {tensor}: expected {dimension / 2} positive divisors");
+    }
 
+    private static RopeSpec Rope(GgufSection keys, string a, int dimension, Func<string, float[]?> divisors)
+    {
         var s = a + "rope.scaling.";
         // llama.cpp takes a factor without a type as linear, and 0 as no scaling.
         var factor = keys.Number(s + "factor", 0, 1e9, keys.Number(a + "rope.scale_linear", 0, 1e9, 0));
         var type = keys.Text(s + "type", factor > 0 ? "linear" : "none");
-        if (type is not ("none" or "linear" or "yarn"))
-            throw keys.Unsupported(s + "type", "none, linear, yarn");
         var attention = keys.Number(s + "attn_factor", 1e-9, 1e9, keys.Number(s + "yarn_attn_factor", 1e-9, 1e9, 1));
-        if (attention != 1 && type != "yarn")
-            throw keys.Unsupported(s + "attn_factor", "1");
         var positions = keys.Size(a + "context_length", null, 1 << 30);
         var spec = new RopeSpec(RopeKind.Default, keys.Number(a + "rope.freq_base", 1.000001, 1e15, 10000), dimension, positions,
-            Frequencies: frequencies);
+            Frequencies: divisors(Frequencies));
+        if ((divisors(ShortFactors), divisors(LongFactors)) is ({ } brief, { } lengthy) && spec.Frequencies is null)
+        {
+            if (type is not ("none" or "longrope"))
+                throw keys.Unsupported(s + "type", $"longrope, as the file has {LongFactors}");
+            var within = keys.Size(s + "original_context_length", null, 1 << 30);
+            return spec with
+            {
+                Kind = RopeKind.LongRope, Factor = (double)positions / within, OriginalPositions = within,
+                AttentionFactor = keys.Has(s + "attn_factor") ? attention : null, Frequencies = brief, LongFrequencies = lengthy,
+            };
+        }
+        if (type is not ("none" or "linear" or "yarn"))
+            throw keys.Unsupported(s + "type", $"none, linear, yarn; longrope with {ShortFactors} and {LongFactors}");
+        if (attention != 1 && type != "yarn")
+            throw keys.Unsupported(s + "attn_factor", "1");
         if (type == "none" || factor == 0)
             return spec;
         if (type == "linear")

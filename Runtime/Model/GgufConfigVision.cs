@@ -14,8 +14,8 @@ public sealed record GgufVision(VisionSpec Vision, ProjectorSpec Projector, floa
 public static partial class GgufConfig
 {
     /// <summary>
-    /// Reads an mmproj file's metadata: a CLIP or SigLIP tower with LLaVA's two-layer MLP (projector_type mlp), or with the projectors of
-    /// Gemma 3 (gemma3) and of Idefics 3 and SmolVLM (idefics3).
+    /// Reads an mmproj file's metadata: a CLIP or SigLIP tower with LLaVA's two-layer MLP (projector_type mlp; of any resolution where it says
+    /// spatial_unpad), or with the projectors of Gemma 3 (gemma3) and of Idefics 3 and SmolVLM (idefics3); Qwen's towers (qwen2vl_merger and later).
     /// </summary>
     /// <param name="metadata">Key to value.</param>
     /// <param name="shape">Shape of a tensor, outermost dimension first, or null.</param>
@@ -29,17 +29,18 @@ public static partial class GgufConfig
         ArgumentNullException.ThrowIfNull(metadata);
         ArgumentNullException.ThrowIfNull(shape);
         var keys = new GgufSection(metadata, name);
-        const string Clip = "clip.", V = "clip.vision.";
+        const string Clip = "clip.", V = "clip.vision.", Qwen2 = "qwen2vl_merger", Qwen25 = "qwen2.5vl_merger", Qwen3 = "qwen3vl_merger";
         if (keys.Text("general.architecture") != "clip")
             throw keys.Unsupported("general.architecture", "clip");
         if (!keys.Flag(Clip + "has_vision_encoder", true))
             throw keys.Unsupported(Clip + "has_vision_encoder", "true");
         var type = "mlp";
         foreach (var key in (ReadOnlySpan<string>)[Clip + "projector_type", V + "projector_type"])
-            if ((type = keys.Text(key, type)) is not ("mlp" or "gemma3" or "idefics3"))
-                throw keys.Unsupported(key, "mlp, gemma3, idefics3");
-        if (keys.Text(V + "mm_patch_merge_type", "flat") != "flat")
-            throw keys.Unsupported(V + "mm_patch_merge_type", "flat");
+            if ((type = keys.Text(key, type)) is not ("mlp" or "gemma3" or "idefics3" or Qwen2 or Qwen25 or Qwen3))
+                throw keys.Unsupported(key, $"mlp, gemma3, idefics3, {Qwen2}, {Qwen25}, {Qwen3}");
+        var unpads = keys.Text(V + "mm_patch_merge_type", "flat") == "spatial_unpad";
+        if (!unpads && keys.Text(V + "mm_patch_merge_type", "flat") != "flat")
+            throw keys.Unsupported(V + "mm_patch_merge_type", "flat, spatial_unpad");
         var clip = shape("v.class_embd") is not null;
 
         var hidden = keys.Size(V + "embedding_length");
@@ -67,7 +68,39 @@ public static partial class GgufConfig
         {
             FeatureLayers = features.Length > 1 ? features : null,
         };
+        if (unpads)
+        {
+            var sides = keys.Numbers(V + "image_grid_pinpoints", Math.Clamp((keys.List(V + "image_grid_pinpoints")?.Count ?? 0) / 2 * 2, 2, 2048), image, 1 << 15);
+            if (sides.Any(pixels => pixels % image != 0))
+                throw keys.Invalid(V + "image_grid_pinpoints", $"widths and heights that are multiples of image_size, {image}");
+            vision = vision with { Division = ImageDivision.AnyResolution, Pinpoints = [.. sides.Chunk(2).Select(pair => ((int)pair[1], (int)pair[0]))] };
+        }
         var (mean, std) = (keys.Numbers(V + "image_mean", 3, -1e3, 1e3), keys.Numbers(V + "image_std", 3, 1e-6, 1e3));
+        if (type is Qwen2 or Qwen25 or Qwen3)
+        {
+            if (hidden / heads % 4 != 0)
+                throw keys.Invalid(V + "attention.head_count", $"heads of the width {hidden} whose dimension is a multiple of 4");
+            Width("mm.2.weight", 0);
+            // Files of Qwen2-VL give another number as their MLP's width.
+            var width = shape("v.blk.0.ffn_up.weight") is [>= 1 and <= ConfigSection.MaxSize, _] up ? (int)up[0] : vision.IntermediateSize;
+            var cells = keys.Size(V + "spatial_merge_size", 2, 64);
+            var pattern = type == Qwen25 ? keys.Size(V + "n_wa_pattern", null, ConfigSection.MaxLayers) : 1;
+            var table = type == Qwen3 ? Matrix("v.position_embd.weight")[0] : 0;
+            bool[] levels = [.. keys.List(V + "is_deepstack_layers")?.OfType<bool>() ?? []];
+            if (levels.Length > layers)
+                throw keys.Invalid(V + "is_deepstack_layers", $"at most one for each of {layers} blocks");
+            vision = vision with
+            {
+                Family = type switch { Qwen2 => "qwen2_vl", Qwen25 => "qwen2_5_vl", _ => "qwen3_vl" }, IntermediateSize = width, ImageSize = 16 * cells * patch,
+                Activation = type == Qwen25 ? Epilogue.SiluGate : activation, Division = ImageDivision.Native, Merge = cells, PostNorm = true, TemporalPatch = 2,
+                RmsNorms = type == Qwen25, Window = type == Qwen25 ? Math.Max(1, 112 / cells / patch) : 0,
+                FullLayers = [.. Enumerable.Range(0, layers).Where(l => (l + 1) % pattern == 0)], PositionSide = (int)Math.Round(Math.Sqrt(table)),
+                Deepstack = [.. Enumerable.Range(0, levels.Length).Where(l => levels[l])],
+            };
+            if ((long)vision.PositionSide * vision.PositionSide != table)
+                throw new InvalidConfigException($"{name}: v.position_embd.weight: {table} rows; expected a square");
+            return new(vision, new(vision.FeatureSize, vision.FeatureSize, decoderHiddenSize, Epilogue.Gelu, true), mean, std);
+        }
         int side = image / patch, merge = keys.Size(V + "projector.scale_factor", type == "gemma3" ? 4 : type == "idefics3" ? 2 : 1, 64);
         if (side % merge != 0)
             throw keys.Invalid(V + "projector.scale_factor", $"a divisor of the {side} patches a side");

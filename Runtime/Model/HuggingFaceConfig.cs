@@ -62,7 +62,7 @@ public static partial class HuggingFaceConfig
             throw text.Unsupported("model_type", Decoders);
         var decoder = Text(text, root, generation, textFamily);
         var (vision, projector) = composite.Vision(root, decoder);
-        decoder = decoder with { SeesWholeImages = family == "gemma3", AddedLayers = vision.Deepstack.Length };
+        decoder = decoder with { SeesWholeImages = family == "gemma3", SeesWholePrompts = family == PaliGemma, AddedLayers = vision.Deepstack.Length };
         return new(architecture, decoder, vision, projector, ImageToken(root, composite.ImageToken),
             StoredType(root) ?? StoredType(text))
         {

@@ -85,11 +85,26 @@ public static partial class HuggingFaceConfig
                     AttentionFactor = given.Number("attention_factor", 1e-9, MaxFactor),
                     MScale = Optional("mscale"), MScaleAllDimensions = Optional("mscale_all_dim"), Truncate = given.Flag("truncate", true),
                 };
+            case "longrope":
+            case "su": // Phi-3's first name of it
+                var within = Original();
+                return spec with
+                {
+                    Kind = RopeKind.LongRope, OriginalPositions = within, Factor = Optional("factor") ?? (double)maxPositions / within,
+                    AttentionFactor = given.Number("attention_factor", 1e-9, MaxFactor),
+                    Frequencies = Divisors("short_factor"), LongFrequencies = Divisors("long_factor"),
+                };
             default:
-                throw given.Unsupported(field, "default, linear, dynamic, llama3, yarn");
+                throw given.Unsupported(field, "default, linear, dynamic, llama3, yarn, longrope");
         }
 
         double Required(string name) => given.Number(name, 1e-9, MaxFactor) ?? throw given.Invalid(name, "a number: this kind needs it");
+
+        float[] Divisors(string name)
+        {
+            var divisors = given.Numbers(name, 1e-9, MaxFactor);
+            return divisors?.Length == dimension / 2 ? Array.ConvertAll(divisors, d => (float)d) : throw given.Invalid(name, $"{dimension / 2} positive numbers");
+        }
 
         double? Optional(string name) => given.Number(name, 0, MaxFactor) is { } n and > 0 ? n : null;
 

@@ -159,6 +159,16 @@ internal readonly struct ConfigSection(JsonElement element, string file, string 
         return numbers;
     }
 
+    /// <summary>A list of finite numbers of a range, or null.</summary>
+    public double[]? Numbers(string field, double least, double most)
+    {
+        if (!TryGet(field, out var value))
+            return null;
+        return value.ValueKind == JsonValueKind.Array && value.GetArrayLength() <= MaxIds
+            && value.EnumerateArray().All(v => v.ValueKind == JsonValueKind.Number && v.TryGetDouble(out var n) && n >= least && n <= most)
+            ? [.. value.EnumerateArray().Select(v => v.GetDouble())] : throw Invalid(field, $"a list of at most {MaxIds} numbers from {least} to {most}");
+    }
+
     /// <summary>A list of pairs of positive whole numbers, or null.</summary>
     public (int, int)[]? Pairs(string field)
     {

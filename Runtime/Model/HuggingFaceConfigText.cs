@@ -8,7 +8,9 @@ public static partial class HuggingFaceConfig
     private static TextSpec Text(ConfigSection text, ConfigSection root, ConfigSection generation, string type)
     {
         var family = TextFamily.All[type];
-        text.RefuseUnlessNeutral([.. TextOptions.Where(option => !family.Reads.Contains(option.Field))]);
+        // transformers 5 writes of PaliGemma's decoder what its prompts do.
+        var prefix = root.Text("model_type") == PaliGemma ? "use_bidirectional_attention" : null;
+        text.RefuseUnlessNeutral([.. TextOptions.Where(option => !family.Reads.Contains(option.Field) && option.Field != prefix)]);
         // Biases that a family does not have.
         if (!family.ReadsAttentionBias && !family.QkvBias)
             text.RefuseUnlessNeutral([("attention_bias", double.NaN)]);

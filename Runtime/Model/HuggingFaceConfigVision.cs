@@ -14,6 +14,8 @@ public static partial class HuggingFaceConfig
     private sealed record Composite(
         string Architecture, string Text, int ImageToken, Func<ConfigSection, TextSpec, (VisionSpec Vision, ProjectorSpec Projector)> Vision, bool IsFlat = false);
 
+    private const string PaliGemma = "paligemma";
+
     private static readonly Dictionary<string, Composite> Composites = new()
     {
         ["llava"] = new("LlavaForConditionalGeneration", "llama", 32000, Llava),
@@ -22,6 +24,7 @@ public static partial class HuggingFaceConfig
         ["idefics3"] = new("Idefics3ForConditionalGeneration", "llama", 128257, Idefics),
         ["smolvlm"] = new("SmolVLMForConditionalGeneration", "llama", 128257, Idefics),
         ["gemma3"] = new("Gemma3ForConditionalGeneration", "gemma3_text", 262144, Gemma),
+        [PaliGemma] = new("PaliGemmaForConditionalGeneration", "gemma", 256000, Prefixed),
         ["qwen2_vl"] = new("Qwen2VLForConditionalGeneration", "qwen2_vl_text", 151655, Qwen2, IsFlat: true),
         ["qwen2_5_vl"] = new("Qwen2_5_VLForConditionalGeneration", "qwen2_5_vl_text", 151655, Qwen25, IsFlat: true),
         ["qwen3_vl"] = new("Qwen3VLForConditionalGeneration", "qwen3_vl_text", 151655, Qwen3),
@@ -34,6 +37,7 @@ public static partial class HuggingFaceConfig
         Clip = new(768, 3072, 12, 12, 224, 32, Epilogue.QuickGelu, 1e-5),
         LlavaTower = new(1024, 4096, 24, 16, 336, 14, Epilogue.QuickGelu, 1e-5), // LlavaConfig's, where there is no vision_config at all
         Siglip = new(768, 3072, 12, 12, 224, 16, Epilogue.GeluTanh, 1e-6),
+        PaliTower = new(1152, 4096, 27, 16, 224, 14, Epilogue.GeluTanh, 1e-6), // PaliGemmaConfig's, where there is no vision_config at all
         OnevisionTower = new(1152, 4304, 26, 16, 384, 14, Epilogue.GeluTanh, 1e-6),
         IdeficsTower = new(1152, 3072, 12, 16, 224, 32, Epilogue.GeluTanh, 1e-6);
 
@@ -117,6 +121,14 @@ public static partial class HuggingFaceConfig
         return (vision, new(vision.HiddenSize, 0, text.HiddenSize, Epilogue.None, false) { Norm = true, NormOffset = 1, Transposed = true });
     }
 
+    /// <summary>PaliGemma's: every patch of one square, normed, and one matrix.</summary>
+    private static (VisionSpec, ProjectorSpec) Prefixed(ConfigSection root, TextSpec text)
+    {
+        var stated = root.Object("vision_config");
+        var tower = Tower(stated ?? root.Empty("vision_config"), "siglip_vision_model", stated is null ? PaliTower : Siglip);
+        return (tower with { PostNorm = true }, new(tower.HiddenSize, 0, text.HiddenSize, Epilogue.None, true));
+    }
+
     private static VisionSpec Merged(ConfigSection root, string field, VisionSpec tower, int merge) =>
         tower.ImageSize / tower.PatchSize % merge == 0 ? tower with { Merge = merge }
             : throw root.Invalid(field, $"a divisor of the {tower.ImageSize / tower.PatchSize} patches a side");
@@ -159,10 +171,15 @@ public static partial class HuggingFaceConfig
             "out_hidden_size", spec => spec with
             {
                 RmsNorms = true,
+                TimeFactor = MultipliesTime(root) ? vision.Size("tokens_per_second", 4, 1 << 10) : 1,
                 Window = Math.Max(1, vision.Size("window_size", 112, 1 << 14) / spec.Merge / spec.PatchSize),
                 FullLayers = vision.Has("fullatt_block_indexes") ? vision.Ids("fullatt_block_indexes") : [7, 15, 23, 31],
             });
     }
+
+    /// <summary>Whether the transformers that wrote (and so trained, or ran) a checkpoint had the fault that 5.6 mended; see <see cref="VisionSpec.TimeFactor"/>.</summary>
+    private static bool MultipliesTime(ConfigSection root) =>
+        root.Text("transformers_version")?.Split('.') is ["5", "3" or "4" or "5", ..];
 
     private static (VisionSpec, ProjectorSpec) Qwen3(ConfigSection root, TextSpec text)
     {

@@ -1,3 +1,4 @@
+using System.Security.Cryptography;
 using Trimtab.Checkpoints;
 using Trimtab.Kernels;
 
@@ -72,13 +73,11 @@ public sealed class ModelSource : IDisposable
         GgufCheckpoint? vision = null;
         try
         {
-            float[]? frequencies = null;
-            if (model.Tensors.ContainsKey("rope_freqs.weight"))
+            var spec = GgufConfig.Parse(model.Metadata, name => Shape(model, name), path, name =>
             {
-                using var mapped = model.Map("rope_freqs.weight");
-                frequencies = mapped.ToFloats();
-            }
-            var spec = GgufConfig.Parse(model.Metadata, name => Shape(model, name), path, frequencies);
+                using var mapped = model.Map(name);
+                return mapped.ToFloats();
+            });
             GgufVision? parsed = null;
             if (mmproj is not null)
             {
@@ -87,7 +86,7 @@ public sealed class ModelSource : IDisposable
                 spec = spec with
                 {
                     Vision = parsed.Vision, Projector = parsed.Projector,
-                    Text = spec.Text with { SeesWholeImages = parsed.Vision.Pooled && spec.Text.Family == "gemma3_text" },
+                    Text = spec.Text with { SeesWholeImages = parsed.Vision.Pooled && spec.Text.Family == "gemma3_text", AddedLayers = parsed.Vision.Deepstack.Length },
                     Markers = parsed.Vision.Division == ImageDivision.Tiles ? new(null, null, true) : null,
                 };
             }
@@ -107,6 +106,18 @@ public sealed class ModelSource : IDisposable
             vision?.Dispose();
             throw;
         }
+    }
+
+    /// <summary>
+    /// What the files hold, to the byte: SHA-256 over the SHA-256 of each 4 MiB of each file, in order. Unlike <see cref="Network.Fingerprint"/> it tells a
+    /// quantised copy, or weights that were trained on, from the original.
+    /// </summary>
+    public string Hash()
+    {
+        using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        foreach (var file in _files)
+            file.Hash(hash);
+        return Convert.ToHexStringLower(hash.GetHashAndReset());
     }
 
     /// <summary>Checkpoints that were opened, or made, elsewhere.</summary>

@@ -9,16 +9,16 @@ namespace Trimtab.Model;
 /// <param name="Dimension">Rotated elements a head, R ≤ head dimension.</param>
 /// <param name="MaxPositions">The model's max_position_embeddings.</param>
 /// <param name="Factor">Extension factor.</param>
-/// <param name="OriginalPositions">Positions before the extension (llama3, yarn), else 0.</param>
+/// <param name="OriginalPositions">Positions before the extension (llama3, yarn, longrope), else 0.</param>
 /// <param name="LowFrequencyFactor">llama3.</param>
 /// <param name="HighFrequencyFactor">llama3.</param>
 /// <param name="BetaFast">yarn.</param>
 /// <param name="BetaSlow">yarn.</param>
-/// <param name="AttentionFactor">yarn: factor on cos and sin, or null for the formula's.</param>
+/// <param name="AttentionFactor">yarn, longrope: factor on cos and sin, or null for the formula's.</param>
 /// <param name="MScale">yarn (DeepSeek's variant), or null.</param>
 /// <param name="MScaleAllDimensions">yarn (DeepSeek's variant), or null.</param>
 /// <param name="Truncate">yarn: whether the correction range is rounded to whole dimensions.</param>
-/// <param name="Frequencies">Divisors on the frequencies, as a GGUF's rope_freqs.weight holds them, or null.</param>
+/// <param name="Frequencies">Divisors on the frequencies, as a GGUF's rope_freqs.weight holds them, or null; longrope: within OriginalPositions.</param>
 public sealed record RopeSpec(
     RopeKind Kind, double Theta, int Dimension, int MaxPositions, double Factor = 1, int OriginalPositions = 0,
     double LowFrequencyFactor = 1, double HighFrequencyFactor = 4, double BetaFast = 32, double BetaSlow = 1,
@@ -30,6 +30,12 @@ public sealed record RopeSpec(
     /// its position. [3].
     /// </summary>
     public int[]? Sections { get; init; }
+
+    /// <summary>Positions that it is made for: dynamic NTK's are more than the model was trained on.</summary>
+    public int Reach => Kind == RopeKind.Dynamic ? (int)Math.Min(MaxPositions * Factor, 1 << 30) : MaxPositions;
+
+    /// <summary>longrope: divisors of every position of a sequence that is longer than OriginalPositions; [R/2].</summary>
+    public float[]? LongFrequencies { get; init; }
 
     /// <summary>Whether the three take turns (Qwen3-VL: time, row, column, time, …) instead of lying one after another.</summary>
     public bool Interleaved { get; init; }
@@ -48,6 +54,8 @@ public enum RopeKind
     Llama3,
     /// <summary>YaRN (arXiv 2309.00071).</summary>
     Yarn,
+    /// <summary>LongRoPE (arXiv 2402.13753): searched divisors, one set for short sequences, one for long ones.</summary>
+    LongRope,
 }
 
 /// <summary>A decoder-only language model.</summary>
@@ -104,6 +112,12 @@ public sealed record TextSpec(
     /// <summary>Whether an image's rows see all of their image, also what follows them (Gemma 3).</summary>
     public bool SeesWholeImages { get; init; }
 
+    /// <summary>Whether a prompt's positions, images and text, see the whole prompt (PaliGemma, arXiv 2407.07726); what is generated sees what came before.</summary>
+    public bool SeesWholePrompts { get; init; }
+
+    /// <summary>Whether some positions see later ones.</summary>
+    internal bool SeesAhead => SeesWholeImages || SeesWholePrompts;
+
     /// <summary>Layers, from the first, after each of which further features of an image are added to its rows (Qwen3-VL's deepstack).</summary>
     public int AddedLayers { get; init; }
 
@@ -111,7 +125,7 @@ public sealed record TextSpec(
     public Abilities Needs =>
         (QkNorm ? Abilities.HeadNorm : 0) | (AttentionSoftCap > 0 || FinalSoftCap > 0 ? Abilities.SoftCap : 0)
         | (EmbeddingScale != 1 ? Abilities.EmbeddingScale : 0) | (Mixture is not null ? Abilities.Experts : 0)
-        | (SeesWholeImages ? Abilities.Spans : 0);
+        | (SeesAhead ? Abilities.Spans : 0);
 }
 
 /// <summary>A mixture of experts in place of MLPs (Mixtral, arXiv 2401.04088; Qwen3-MoE).</summary>
@@ -140,12 +154,6 @@ public sealed record ModelSpec(
 
     /// <summary>How the checkpoint's matrices are quantised, where that is not the tensors' own form (GPTQ, AWQ, scaled FP8); else null.</summary>
     public QuantizationForm? Quantization { get; init; }
-
-    /// <summary>
-    /// Whether a small model of this family gave an independent implementation's values here (docs/models.md); false for what was only written
-    /// from papers and configs.
-    /// </summary>
-    public bool IsChecked => Text.Family != "gemma" && Vision?.FeatureLayers is null;
 
     /// <summary>What it is, for people: how images are seen, and the decoder.</summary>
     public string Description

@@ -2,7 +2,7 @@ namespace Trimtab.Model;
 
 /// <summary>
 /// Cosines and sines of rotary position embedding (RoFormer, arXiv 2104.09864, eq. 34) with its context extensions: linear
-/// position interpolation (arXiv 2306.15595), dynamic NTK, LLaMA 3.1's, and YaRN (arXiv 2309.00071). Thread-safe.
+/// position interpolation (arXiv 2306.15595), dynamic NTK, LLaMA 3.1's, YaRN (arXiv 2309.00071) and LongRoPE (arXiv 2402.13753). Thread-safe.
 /// </summary>
 /// <remarks>
 /// transformers computes the frequencies, the angles and their cosines in float32, one rounding a step, and models are trained
@@ -21,6 +21,9 @@ public sealed class Rope
     private readonly float scale;
     private readonly float[]?[] blocks = new float[]?[CachedPositions / BlockPositions];
 
+    /// <summary>LongRoPE: frequencies of long sequences, and their blocks.</summary>
+    private readonly (float[] Inverse, float[]?[] Blocks)? lengthy;
+
     /// <summary>Dynamic NTK: the frequencies of the last length beyond MaxPositions.</summary>
     private volatile Lengthened? lengthened;
 
@@ -36,7 +39,9 @@ public sealed class Rope
         if (spec.Frequencies is { } divisors && divisors.Length != spec.Dimension / 2)
             throw new ArgumentException($"{divisors.Length} frequency divisors for {spec.Dimension / 2} frequencies", nameof(spec));
         this.spec = spec;
-        scale = spec.Kind == RopeKind.Yarn ? (float)YarnScale(spec) : 1;
+        if (spec.Kind == RopeKind.LongRope && (spec.Frequencies is null || spec.LongFrequencies?.Length != spec.Dimension / 2))
+            throw new ArgumentException($"LongRoPE needs divisors for {spec.Dimension / 2} frequencies, for short and for long sequences", nameof(spec));
+        scale = spec.Kind switch { RopeKind.Yarn => (float)YarnScale(spec), RopeKind.LongRope => (float)LongScale(spec), _ => 1 };
         inverse = spec.Kind switch
         {
             RopeKind.Linear => [.. Geometric(spec.Theta).Select(f => f / (float)spec.Factor)],
@@ -44,7 +49,12 @@ public sealed class Rope
             RopeKind.Yarn => Yarn(),
             _ => Geometric(spec.Theta),
         };
-        Divide(inverse);
+        Divide(inverse, spec.Frequencies);
+        if (spec.Kind == RopeKind.LongRope)
+        {
+            lengthy = (Geometric(spec.Theta), new float[]?[blocks.Length]);
+            Divide(lengthy.Value.Inverse, spec.LongFrequencies);
+        }
     }
 
     /// <summary>R: elements of a row.</summary>
@@ -53,13 +63,13 @@ public sealed class Rope
     /// <summary>Radians a position of each pair, for a sequence no longer than MaxPositions; [R/2].</summary>
     public ReadOnlySpan<float> InverseFrequencies => inverse;
 
-    /// <summary>Factor on all cosines and sines: 1 but for YaRN.</summary>
+    /// <summary>Factor on all cosines and sines: 1 but for YaRN and LongRoPE.</summary>
     public float AttentionScale => scale;
 
     /// <summary>Writes a position's row.</summary>
     /// <param name="position">From 0.</param>
     /// <param name="length">
-    /// Length of the sequence that dynamic NTK sees: the prompt's for all of its tokens, position + 1 for a generated one; other
+    /// Length of the sequence that dynamic NTK and LongRoPE see: the prompt's for all of its tokens, position + 1 for a generated one; other
     /// kinds ignore it.
     /// </param>
     /// <param name="row">[R]: cosines of the R/2 angles, then their sines, scaled.</param>
@@ -70,13 +80,17 @@ public sealed class Rope
         ArgumentOutOfRangeException.ThrowIfNegative(position);
         if (row.Length != spec.Dimension)
             throw new ArgumentException($"a row of {row.Length} elements; expected {spec.Dimension}", nameof(row));
+        var (frequencies, cache) = lengthy is { } other && IsLong(length) ? other : (inverse, blocks);
         if (spec.Kind == RopeKind.Dynamic && length > spec.MaxPositions)
             Compute(position, Lengthen(length), row);
         else if (position >= CachedPositions)
-            Compute(position, inverse, row);
+            Compute(position, frequencies, row);
         else
-            Block(position / BlockPositions).AsSpan(position % BlockPositions * row.Length, row.Length).CopyTo(row);
+            Block(cache, frequencies, position / BlockPositions).AsSpan(position % BlockPositions * row.Length, row.Length).CopyTo(row);
     }
+
+    /// <summary>Whether a sequence of a length has other angles at all of its positions than its own beginning had (LongRoPE).</summary>
+    public bool IsLong(int length) => spec.Kind == RopeKind.LongRope && length > spec.OriginalPositions;
 
     /// <summary>Whether positions have three parts (M-RoPE).</summary>
     public bool HasSections => spec.Sections is not null;
@@ -106,18 +120,22 @@ public sealed class Rope
     public void Reserve(int positions)
     {
         for (var block = 0; block * BlockPositions < Math.Min(positions, CachedPositions); block++)
-            Block(block);
+        {
+            Block(blocks, inverse, block);
+            if (lengthy is { } other && IsLong(positions))
+                Block(other.Blocks, other.Inverse, block);
+        }
     }
 
-    private float[] Block(int index)
+    private float[] Block(float[]?[] cache, float[] frequencies, int index)
     {
-        if (Volatile.Read(ref blocks[index]) is { } ready)
+        if (Volatile.Read(ref cache[index]) is { } ready)
             return ready;
         var block = new float[BlockPositions * spec.Dimension];
         for (var i = 0; i < BlockPositions; i++)
-            Compute(index * BlockPositions + i, inverse, block.AsSpan(i * spec.Dimension, spec.Dimension));
+            Compute(index * BlockPositions + i, frequencies, block.AsSpan(i * spec.Dimension, spec.Dimension));
         // Two threads may compute the same block: it has the same values.
-        Volatile.Write(ref blocks[index], block);
+        Volatile.Write(ref cache[index], block);
         return block;
     }
 
@@ -149,7 +167,7 @@ public sealed class Rope
         var stretch = factor * length / spec.MaxPositions - (factor - 1);
         var power = (float)Math.Pow(stretch, (float)(spec.Dimension / (spec.Dimension - 2.0)));
         var frequencies = Geometric((float)spec.Theta * power);
-        Divide(frequencies);
+        Divide(frequencies, spec.Frequencies);
         lengthened = new(length, frequencies);
         return frequencies;
     }
@@ -200,9 +218,13 @@ public sealed class Rope
         double Scale(double m) => spec.Factor <= 1 ? 1 : 0.1 * m * Math.Log(spec.Factor) + 1;
     }
 
-    private void Divide(float[] frequencies)
+    /// <summary>Section 3.3 of LongRoPE: the softmax's temperature, as a factor on both queries and keys.</summary>
+    private static double LongScale(RopeSpec spec) =>
+        spec.AttentionFactor ?? (spec.Factor <= 1 ? 1 : Math.Sqrt(1 + Math.Log(spec.Factor) / Math.Log(spec.OriginalPositions)));
+
+    private static void Divide(float[] frequencies, float[]? divisors)
     {
-        for (var i = 0; i < spec.Frequencies?.Length; i++)
-            frequencies[i] /= spec.Frequencies[i];
+        for (var i = 0; i < divisors?.Length; i++)
+            frequencies[i] /= divisors[i];
     }
 }

@@ -63,8 +63,8 @@ public sealed class Step : IDisposable
         _rotary = Own(DType.F32, t, spec.Rope.Dimension);
         _localRotary = _localRope is null ? _rotary : Own(DType.F32, t, spec.Rope.Dimension);
         _sampleRow = Own(DType.I32, r, 1);
-        _span = spec.SeesWholeImages ? Own(DType.I32, 2 * t, 1) : default;
-        _spanHost = spec.SeesWholeImages ? new int[2 * t] : [];
+        _span = spec.SeesAhead ? Own(DType.I32, 2 * t, 1) : default;
+        _spanHost = spec.SeesAhead ? new int[2 * t] : [];
         _x = Own(type, t, spec.HiddenSize);
         _h = Own(type, t, spec.HiddenSize);
         _delta = Own(type, t, spec.HiddenSize);

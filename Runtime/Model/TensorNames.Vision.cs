@@ -36,8 +36,8 @@ public static partial class TensorNames
             tensors.Add(new("projector.norm", layout.Projector + "mm_soft_emb_norm.weight", [projector.InputSize]));
             tensors.Add(new("projector.linear1", layout.Projector + "mm_input_projection_weight", [projector.InputSize, projector.OutputSize]));
         }
-        else if (projector.HiddenSize == 0) // Idefics 3's
-            Add(tensors, "projector.linear1", layout.Projector + "modality_projection.proj", [projector.OutputSize, projector.InputSize], projector.Bias);
+        else if (projector.HiddenSize == 0) // Idefics 3's, PaliGemma's
+            Add(tensors, "projector.linear1", layout.Projector + (vision.Division == ImageDivision.Tiles ? "modality_projection.proj" : "linear"), [projector.OutputSize, projector.InputSize], projector.Bias);
         else
         {
             Add(tensors, "projector.linear1", layout.Projector + "linear_1", [projector.HiddenSize, projector.InputSize], projector.Bias);
@@ -106,6 +106,8 @@ public static partial class TensorNames
                 Add(tensors, $"vision.layers.{layer}.{role}", $"v.blk.{layer}.{file}", Shape(role, vision), bias: true);
             }
 
+        if (vision.Division == ImageDivision.AnyResolution)
+            tensors.Add(new("vision.newline", layout.Newline, [projector.OutputSize]));
         if (projector.Transposed)
         {
             tensors.Add(new("projector.norm", "mm.soft_emb_norm.weight", [projector.InputSize]));
@@ -117,6 +119,44 @@ public static partial class TensorNames
         {
             Add(tensors, "projector.linear1", "mm.0", [projector.HiddenSize, projector.InputSize], projector.Bias);
             Add(tensors, "projector.linear2", "mm.2", [projector.OutputSize, projector.HiddenSize], projector.Bias);
+        }
+    }
+
+    /// <summary>Qwen's towers in mmproj files, whose patches' two frames are two tensors.</summary>
+    private static void ExpectNativeMmproj(List<ExpectedTensor> tensors, VisionSpec vision, ProjectorSpec projector, Layout layout)
+    {
+        int d = vision.HiddenSize, i = vision.IntermediateSize;
+        var biased = !vision.RmsNorms;
+        tensors.Add(new("vision.patch", "v.patch_embd.weight", [d, 3, vision.PatchSize, vision.PatchSize]));
+        tensors.Add(new("vision.patch.second", "v.patch_embd.weight.1", [d, 3, vision.PatchSize, vision.PatchSize]));
+        tensors.Add(new("vision.patch.bias", "v.patch_embd.bias", [d], Optional: true));
+        if (vision.PositionSide > 0)
+            tensors.Add(new("vision.position", "v.position_embd.weight", [(long)vision.PositionSide * vision.PositionSide, d]));
+        for (var layer = 0; layer < vision.UsedLayers; layer++)
+        {
+            var (role, block) = ($"vision.layers.{layer}.", $"v.blk.{layer}.");
+            Add(tensors, role + "norm1", block + "ln1", [d], biased);
+            if (layout.FusedQkv)
+                AddFused(tensors, [(role + "q", d), (role + "k", d), (role + "v", d)], block + "attn_qkv", d, bias: true);
+            else
+                foreach (var part in (ReadOnlySpan<string>)["q", "k", "v"])
+                    Add(tensors, role + part, block + "attn_" + part, [d, d], bias: true);
+            Add(tensors, role + "o", block + "attn_out", [d, d], bias: true);
+            Add(tensors, role + "norm2", block + "ln2", [d], biased);
+            if (vision.IsGated)
+                Add(tensors, role + "gate", block + "ffn_gate", [i, d], bias: true);
+            Add(tensors, role + (vision.IsGated ? "up" : "fc1"), block + "ffn_up", [i, d], bias: true);
+            Add(tensors, role + "fc2", block + "ffn_down", [d, i], bias: true);
+        }
+        Add(tensors, "vision.post_norm", "v.post_ln", [d], biased);
+        Add(tensors, "projector.linear1", "mm.0", [projector.HiddenSize, projector.InputSize], bias: true);
+        Add(tensors, "projector.linear2", "mm.2", [projector.OutputSize, projector.HiddenSize], bias: true);
+        for (var k = 0; k < vision.Deepstack.Length; k++)
+        {
+            var list = $"v.deepstack.{vision.Deepstack[k]}.";
+            Add(tensors, $"deepstack.{k}.norm", list + "norm", [projector.InputSize], bias: true);
+            Add(tensors, $"deepstack.{k}.linear1", list + "fc1", [projector.HiddenSize, projector.InputSize], bias: true);
+            Add(tensors, $"deepstack.{k}.linear2", list + "fc2", [projector.OutputSize, projector.HiddenSize], bias: true);
         }
     }
 

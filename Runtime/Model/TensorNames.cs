@@ -72,7 +72,7 @@ public sealed class MismatchedTensorsException(
 /// <item>text.embed, text.norm, text.head (not of tied models),</item>
 /// <item>text.layers.{i}.{attn_norm, q, k, v, o, mlp_norm, gate, up, down}, i from 0; q_norm, k_norm, attn_post_norm, mlp_post_norm; for a
 /// mixture router and experts.{e}.{gate, up, down} instead of an MLP,</item>
-/// <item>vision.{patch, class, position, pre_norm, post_norm, newline},</item>
+/// <item>vision.{patch, patch.second (frame, where it is a tensor of its own), class, position, pre_norm, post_norm, newline},</item>
 /// <item>vision.layers.{i}.{norm1, q, k, v, o, norm2, fc1, fc2}, those up to the feature layer; gate and up for fc1 where it is gated,</item>
 /// <item>projector.{norm, linear1, linear2}, and the same of deepstack.{k}.</item>
 /// </list>
@@ -100,7 +100,7 @@ public static partial class TensorNames
 
     private static readonly string[] IgnoredStarts = ["text_model.", "model.text_model.", "v.post_ln."];
 
-    private static readonly string[] Ignored = ["logit_scale", "rope_freqs.weight"];
+    private static readonly string[] Ignored = ["logit_scale", "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
 
     /// <summary>Recognises the form of a file's names. Names of no known form count as a plain Hugging Face decoder.</summary>
     public static Layout Detect(IEnumerable<string> names)
@@ -108,7 +108,7 @@ public static partial class TensorNames
         ArgumentNullException.ThrowIfNull(names);
         var all = names as IReadOnlyCollection<string> ?? [.. names];
         if (all.Any(n => n.StartsWith("v.", StringComparison.Ordinal) || n.StartsWith("mm.", StringComparison.Ordinal)))
-            return new(LayoutForm.GgufVision);
+            return new(LayoutForm.GgufVision) { FusedQkv = Has(".attn_qkv.weight"), Newline = Newline() };
         if (all.Any(n => n.StartsWith("blk.", StringComparison.Ordinal) || n.StartsWith("token_embd.", StringComparison.Ordinal)))
             return new(LayoutForm.Gguf) { FusedQkv = Has(".attn_qkv.weight"), FusedGateUp = Has(".ffn_up.weight") && !Has(".ffn_gate.weight") };
 
@@ -121,13 +121,15 @@ public static partial class TensorNames
         var nested = text?.StartsWith("model.language_model.", StringComparison.Ordinal) is true ? "model." : "";
         return new(LayoutForm.HuggingFace, text ?? "model.", head,
             Find(VisionPrefixes, "embeddings.", "encoder.", "pre_layrnorm.", "patch_embed.", "blocks.") ?? nested + "vision_tower.vision_model.",
-            Find(ProjectorPrefixes, "linear_1.", "linear_2.", "mm_", "modality_projection.") ?? nested + "multi_modal_projector.")
+            Find(ProjectorPrefixes, "linear.", "linear_1.", "linear_2.", "mm_", "modality_projection.") ?? nested + "multi_modal_projector.")
         {
             FusedQkv = Has(".self_attn.qkv_proj.weight"),
             FusedGateUp = Has(".mlp.gate_up_proj.weight"),
             NumberedExperts = Has(".block_sparse_moe.gate.weight"),
-            Newline = all.FirstOrDefault(name => name.EndsWith("image_newline", StringComparison.Ordinal)) ?? "model.image_newline",
+            Newline = Newline(),
         };
+
+        string Newline() => all.FirstOrDefault(name => name.EndsWith("image_newline", StringComparison.Ordinal)) ?? "model.image_newline";
 
         bool Has(string end) => all.Any(name => name.EndsWith(end, StringComparison.Ordinal));
     }
@@ -154,7 +156,9 @@ public static partial class TensorNames
             ExpectText(tensors, spec.Text, layout);
         if (layout.Form != LayoutForm.Gguf && spec is { Vision: { } vision, Projector: { } projector })
         {
-            if (layout.Form == LayoutForm.GgufVision)
+            if (layout.Form == LayoutForm.GgufVision && vision.Division == ImageDivision.Native)
+                ExpectNativeMmproj(tensors, vision, projector, layout);
+            else if (layout.Form == LayoutForm.GgufVision)
                 ExpectMmproj(tensors, vision, projector, layout);
             else if (vision.Division == ImageDivision.Native)
                 ExpectNative(tensors, vision, projector, layout);
@@ -174,7 +178,7 @@ public static partial class TensorNames
     /// <summary>
     /// Compares what is expected with what a file has. Not surplus: rotary_emb.inv_freq, masked_bias and position_ids buffers, the
     /// vision tower's layers after the feature layer, its post_layernorm where it is not used, its pooling head and CLIP's other parts, the output projection of tied
-    /// models, and rope_freqs.weight of GGUF files, which belongs to the spec's RoPE.
+    /// models, and rope_freqs.weight and LongRoPE's factors of GGUF files, which belong to the spec's RoPE.
     /// </summary>
     /// <param name="expected">From <see cref="Expect"/>.</param>
     /// <param name="tensors">The file's (or all shards') tensors: name to shape, outermost dimension first.</param>

@@ -67,6 +67,12 @@ public sealed partial record VisionSpec(
     /// <summary>Native: frames a patch; an image is repeated so often.</summary>
     public int TemporalPatch { get; init; } = 1;
 
+    /// <summary>
+    /// Native: what an image's place in time is multiplied with. 1, but for Qwen2.5-VL checkpoints that transformers 5.3 to 5.5 wrote: those versions
+    /// turned by start · tokens_per_second where the model adds multiples of it to the start.
+    /// </summary>
+    public int TimeFactor { get; init; } = 1;
+
     /// <summary>Native: merged rows and columns of a window of attention; 0: none (Qwen2.5-VL has them).</summary>
     public int Window { get; init; }
 

@@ -27,7 +27,7 @@ internal sealed partial class WeightLoader
         }
         var native = spec.Division == ImageDivision.Native;
         var patches = new PatchWeights(
-            Matrix(type, "vision.patch"),
+            _roles.ContainsKey("vision.patch.second") ? Frames("vision.patch", "vision.patch.second") : Matrix(type, "vision.patch"),
             _roles.ContainsKey("vision.patch.bias") ? Vector("vision.patch.bias") : default,
             spec.ClassToken ? Vector("vision.class") : default,
             !native ? Table("vision.position", DType.F32) : spec.PositionSide > 0 ? Table("vision.position", _device.ActivationType) : default,
@@ -62,8 +62,19 @@ internal sealed partial class WeightLoader
         return table;
     }
 
-    /// <summary>A matrix that is stored by input features, in the plain form of its elements or in float32.</summary>
-    private unsafe Weight Transposed(string role)
+    /// <summary>Patches of two frames, each frame's matrix a tensor: of each channel one frame after the other.</summary>
+    private Weight Frames(string first, string second)
+    {
+        var part = _roles[first];
+        float[][] frames = [Floats(first), Floats(second)];
+        var (plane, values) = (part.Columns / 3, new float[2 * frames[0].Length]);
+        for (var i = 0; i < values.Length / plane; i++)
+            frames[i % 2].AsSpan(i / 2 * plane, plane).CopyTo(values.AsSpan(i * plane));
+        return Plain(values, part.Rows, 2 * part.Columns, part.Info.Type);
+    }
+
+    /// <summary>A matrix that is stored by input features.</summary>
+    private Weight Transposed(string role)
     {
         var part = _roles[role];
         var source = Floats(role);
@@ -71,10 +82,16 @@ internal sealed partial class WeightLoader
         for (var i = 0; i < part.Rows; i++)
             for (var o = 0; o < part.Columns; o++)
                 values[o * part.Rows + i] = source[i * part.Columns + o];
-        var type = part.Info.Type is DType.BF16 or DType.F16 && _matrixType != DType.F32 && _device.Computes(part.Info.Type, part.Rows) ? part.Info.Type : DType.F32;
-        var bytes = new byte[type.RowBytes(part.Rows) * part.Columns];
+        return Plain(values, part.Columns, part.Rows, part.Info.Type);
+    }
+
+    /// <summary>A matrix of values that were put in order here, in the plain form that its elements had, or in float32.</summary>
+    private unsafe Weight Plain(float[] values, int rows, int columns, DType stored)
+    {
+        var type = stored is DType.BF16 or DType.F16 && _matrixType != DType.F32 && _device.Computes(stored, columns) ? stored : DType.F32;
+        var bytes = new byte[type.RowBytes(columns) * rows];
         Blocks.Quantize(type, values, bytes);
         fixed (byte* data = bytes)
-            return _device.Pack(new WeightData(type, part.Columns, part.Rows, (nint)data));
+            return _device.Pack(new WeightData(type, rows, columns, (nint)data));
     }
 }

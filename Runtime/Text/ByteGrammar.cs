@@ -62,14 +62,21 @@ internal abstract record BytePattern
 /// <summary>
 /// A grammar as an automaton over bytes: rules call each other on a stack, sets of (place, stack) are the states of a deterministic automaton
 /// that is built as far as texts reach (Thompson 1968, with calls). Safe for many threads.
+/// Grammars come from strangers, so work and memory have bounds: an ambiguous one has sets of places that grow exponentially with the text.
 /// </summary>
 internal sealed class ByteGrammar
 {
-    private const int MostInstructions = 1 << 19, MostStates = 1 << 13;
+    /// <summary>Places that one text may have looked at, about two seconds: those of ordinary schemas are some ten thousands.</summary>
+    public const long MostWork = 1 << 24;
 
-    private enum Op : byte { Match, Split, Jump, Call, Return, Accept }
+    private const int MostInstructions = 1 << 19, MostPlaces = 1 << 16;
 
-    /// <summary>Match: a set's number. Split: goes on at the next instruction and at Argument. Jump, Call: Argument is where.</summary>
+    /// <summary>Bytes of the states that are kept.</summary>
+    internal const long MostMemory = 32 << 20;
+
+    private enum Op : byte { Match, Split, Jump, Need, Call, Return, Accept }
+
+    /// <summary>Match: a set's number. Split: goes on at the next instruction and at Argument. Jump, Call: Argument is where. Need: goes on if so many levels are left.</summary>
     private readonly record struct Instruction(Op Op, int Argument, int Rule);
 
     private readonly List<Instruction> _program = [];
@@ -78,7 +85,11 @@ internal sealed class ByteGrammar
     private readonly bool[] _counted; // [rules]
     private readonly int _depth;
     private readonly Lock _lock = new();
-    private Dictionary<Key, State> _states = [];
+    private readonly Dictionary<Key, State> _states = [];
+    private readonly Place[] _start;
+    private readonly bool _empty; // whether the empty text is one
+    private long _memory;
+    private int _age; // counts how often the states began anew
 
     /// <summary>Compiles a grammar.</summary>
     /// <param name="start">What a whole text is.</param>
@@ -103,20 +114,30 @@ internal sealed class ByteGrammar
         for (var i = 0; i < _program.Count; i++)
             if (_program[i].Op == Op.Call)
                 _program[i] = _program[i] with { Argument = starts[_program[i].Rule] };
-        Start = Intern(Closure([(0, null)]));
+        long work = 0;
+        (_start, _empty) = Closure([(0, null)], ref work);
     }
 
+    /// <summary>Bytes of the states that are kept now.</summary>
+    internal long Memory => Volatile.Read(ref _memory);
+
+    /// <summary>How often the states began anew.</summary>
+    internal int Age => Volatile.Read(ref _age);
+
     /// <summary>The state before the first byte.</summary>
-    public State Start { get; }
+    public State Start => Intern((_start, _empty));
 
     /// <summary>Where a text stands: what may follow depends on nothing else.</summary>
     public sealed class State
     {
         private readonly State?[] _next = new State?[256];
 
-        internal State(Place[] places, bool canEnd) => (Places, CanEnd) = (places, canEnd);
+        internal State(Place[] places, bool canEnd, int age) => (Places, CanEnd, Age) = (places, canEnd, age);
 
         internal Place[] Places { get; }
+
+        /// <summary>States of another age than the grammar's lead nowhere: only so are those that nobody stands at freed.</summary>
+        internal int Age { get; }
 
         /// <summary>Whether the text may end here.</summary>
         public bool CanEnd { get; }
@@ -172,16 +193,22 @@ internal sealed class ByteGrammar
     }
 
     /// <summary>The state after one more byte.</summary>
-    public State Next(State state, byte value)
+    /// <param name="state">The state before it.</param>
+    /// <param name="value">The byte.</param>
+    /// <param name="work">Places that were looked at for this text.</param>
+    /// <exception cref="ConstraintTooCostlyException">They are more than <see cref="MostWork"/>.</exception>
+    public State Next(State state, byte value, ref long work)
     {
-        if (state[value] is { } known)
+        var current = state.Age == Volatile.Read(ref _age);
+        if (current && state[value] is { } known)
             return known;
         var places = new List<Place>();
         foreach (var place in state.Places)
             if (_sets[_program[place.At].Argument][value])
                 places.Add(new(place.At + 1, place.Stack));
-        var next = Intern(Closure([.. places.Select(place => (place.At, place.Stack))]));
-        state[value] = next;
+        var next = Intern(Closure([.. places.Select(place => (place.At, place.Stack))], ref work));
+        if (current)
+            state[value] = next;
         return next;
     }
 
@@ -207,22 +234,38 @@ internal sealed class ByteGrammar
     {
         lock (_lock)
         {
-            // States of texts under way stay what they are; only their sharing begins anew.
-            if (_states.Count >= MostStates)
-                _states = [];
             var key = new Key(found.Places, found.CanEnd);
-            return _states.TryGetValue(key, out var state) ? state : _states[key] = new(found.Places, found.CanEnd);
+            if (_states.TryGetValue(key, out var state))
+                return state;
+            // A state has a table of 256 links, and a place a frame of its own at the worst.
+            Charge(2200 + 64L * found.Places.Length);
+            return _states[key] = new(found.Places, found.CanEnd, _age);
+        }
+    }
+
+    /// <summary>Counts memory that states hold; where it is too much, all begin anew.</summary>
+    internal void Charge(long bytes)
+    {
+        lock (_lock)
+        {
+            if ((_memory += bytes) <= MostMemory)
+                return;
+            _states.Clear();
+            _memory = bytes;
+            Volatile.Write(ref _age, _age + 1);
         }
     }
 
     /// <summary>Follows everything that takes no byte.</summary>
-    private (Place[] Places, bool CanEnd) Closure(IReadOnlyList<(int At, Frame? Stack)> from)
+    private (Place[] Places, bool CanEnd) Closure(IReadOnlyList<(int At, Frame? Stack)> from, ref long work)
     {
         var (places, seen, open, canEnd) = (new List<Place>(), new HashSet<Place>(), new Stack<Place>(), false);
         for (var i = from.Count - 1; i >= 0; i--)
             open.Push(new(from[i].At, from[i].Stack));
         while (open.TryPop(out var place))
         {
+            if (++work > MostWork || seen.Count > MostPlaces)
+                throw new ConstraintTooCostlyException("the schema allows so much at once that following an answer through it takes too long; say by a constant or a type which of its alternatives is meant");
             if (!seen.Add(place))
                 continue;
             var instruction = _program[place.At];
@@ -238,12 +281,14 @@ internal sealed class ByteGrammar
                 case Op.Jump:
                     open.Push(place with { At = instruction.Argument });
                     break;
+                case Op.Need:
+                    // No way that could not come to an end within the depth.
+                    if ((place.Stack?.Depth ?? 0) + instruction.Argument <= _depth)
+                        open.Push(place with { At = place.At + 1 });
+                    break;
                 case Op.Call:
                     var counted = _counted[instruction.Rule];
                     var depth = (place.Stack?.Depth ?? 0) + (counted ? 1 : 0);
-                    // No way that could not come to an end within the depth.
-                    if (depth + _heights[instruction.Rule] > _depth)
-                        break;
                     var back = place.At + 1;
                     while (_program[back].Op == Op.Jump)
                         back = _program[back].Argument;
@@ -281,7 +326,7 @@ internal sealed class ByteGrammar
                 for (var i = 0; i < choice.Options.Count; i++)
                 {
                     var split = i + 1 < choice.Options.Count ? Reserve() : -1;
-                    Emit(choice.Options[i]);
+                    EmitWithin(choice.Options[i]);
                     if (split < 0)
                         break;
                     jumps.Add(Reserve());
@@ -296,7 +341,7 @@ internal sealed class ByteGrammar
                 if (repeat.Most < 0)
                 {
                     var split = Reserve();
-                    Emit(repeat.Part);
+                    EmitWithin(repeat.Part);
                     _program.Add(new(Op.Jump, split, 0));
                     _program[split] = new(Op.Split, _program.Count, 0);
                     break;
@@ -305,7 +350,7 @@ internal sealed class ByteGrammar
                 for (var i = repeat.Least; i < repeat.Most; i++)
                 {
                     splits.Add(Reserve());
-                    Emit(repeat.Part);
+                    EmitWithin(repeat.Part);
                 }
                 foreach (var split in splits)
                     _program[split] = new(Op.Split, _program.Count, 0);
@@ -322,12 +367,23 @@ internal sealed class ByteGrammar
         }
     }
 
-    /// <summary>The least depth that each rule needs, by iteration to the fixed point; the largest number where there is none.</summary>
+    /// <summary>One of several ways, which is taken only where it leads to an end.</summary>
+    private void EmitWithin(BytePattern pattern)
+    {
+        if (Height(pattern) is var height and > 0)
+            _program.Add(new(Op.Need, height, 0));
+        Emit(pattern);
+    }
+
+    /// <summary>
+    /// The least depth that each rule needs, one more than there is where that does not suffice. Rules that do not count call earlier ones or such as
+    /// count, so each round settles one more level.
+    /// </summary>
     private int[] Heights(IReadOnlyList<(BytePattern Body, bool Counted)> rules)
     {
         var heights = new int[rules.Count];
-        Array.Fill(heights, int.MaxValue);
-        for (var changed = true; changed;)
+        Array.Fill(heights, _depth + 1);
+        for (var (round, changed) = (0, true); changed && round <= _depth; round++)
         {
             changed = false;
             for (var rule = 0; rule < rules.Count; rule++)
@@ -341,12 +397,26 @@ internal sealed class ByteGrammar
 
     private int Height(BytePattern pattern) => Height(pattern, _heights);
 
-    private int Height(BytePattern pattern, int[] heights) => pattern switch
+    private int Height(BytePattern pattern, int[] heights)
     {
-        BytePattern.Sequence sequence => sequence.Parts.Select(part => Height(part, heights)).DefaultIfEmpty(0).Max(),
-        BytePattern.Choice choice => choice.Options.Select(part => Height(part, heights)).DefaultIfEmpty(int.MaxValue).Min(),
-        BytePattern.Repeat repeat => repeat.Least == 0 ? 0 : Height(repeat.Part, heights),
-        BytePattern.Rule rule => heights[rule.Number] is var height && height < int.MaxValue ? height + (_counted[rule.Number] ? 1 : 0) : int.MaxValue,
-        _ => 0,
-    };
+        switch (pattern)
+        {
+            case BytePattern.Sequence sequence:
+                var most = 0;
+                foreach (var part in sequence.Parts)
+                    most = Math.Max(most, Height(part, heights));
+                return most;
+            case BytePattern.Choice choice:
+                var least = _depth + 1;
+                foreach (var part in choice.Options)
+                    least = Math.Min(least, Height(part, heights));
+                return least;
+            case BytePattern.Repeat repeat:
+                return repeat.Least == 0 ? 0 : Height(repeat.Part, heights);
+            case BytePattern.Rule rule:
+                return Math.Min(heights[rule.Number] + (_counted[rule.Number] ? 1 : 0), _depth + 1);
+            default:
+                return 0;
+        }
+    }
 }

@@ -76,6 +76,15 @@ public sealed class ChatTemplate
         {%- if add_generation_prompt -%}{{- 'ASSISTANT:' -}}{%- endif -%}
         """, "vicuna-1.1");
 
+    /// <summary>One question as it stands, for PaliGemma, which was trained on no conversations.</summary>
+    public static ChatTemplate OneQuestion { get; } = Parse(
+        """
+        {%- if messages | length != 1 or messages[0].role != 'user' -%}
+            {{- raise_exception('this model takes one message of a user, no conversation') -}}
+        {%- endif -%}
+        {{- messages[0].content -}}
+        """, "one-question");
+
     /// <summary>Reads a template.</summary>
     /// <param name="source">Jinja source.</param>
     /// <param name="name">The name that errors use.</param>

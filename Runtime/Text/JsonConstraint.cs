@@ -3,6 +3,9 @@ using Trimtab.Kernels;
 
 namespace Trimtab.Text;
 
+/// <summary>A schema under which an answer cannot be followed at a bearable cost; only the answer shows that, so it ends with this error.</summary>
+public sealed class ConstraintTooCostlyException(string message) : Exception(message);
+
 /// <summary>
 /// Constrained decoding to JSON: tokens that would leave the grammar get a logit of −∞ before each draw. What is written is valid JSON, and satisfies the
 /// schema where there is one; only a token limit can cut it short. One sequence's state: make one for each answer (grammars are kept, so that this is cheap).
@@ -12,6 +15,7 @@ public sealed class JsonConstraint : TokenConstraint
     private readonly TokenTrie _trie;
     private readonly ByteGrammar _grammar;
     private ByteGrammar.State _state;
+    private long _work;
 
     private JsonConstraint(TokenTrie trie, ByteGrammar grammar) => (_trie, _grammar, _state) = (trie, grammar, grammar.Start);
 
@@ -42,7 +46,7 @@ public sealed class JsonConstraint : TokenConstraint
     /// <inheritdoc/>
     public override void Mask(Span<float> logits)
     {
-        var allowed = _trie.Allowed(_grammar, _state);
+        var allowed = _trie.Allowed(_grammar, _state, ref _work);
         for (var i = 0; i < logits.Length; i += 64)
         {
             var bits = (i >> 6) < allowed.Length ? allowed[i >> 6] : 0;
@@ -62,7 +66,7 @@ public sealed class JsonConstraint : TokenConstraint
         var state = _state;
         var bytes = _trie[token];
         foreach (var value in bytes)
-            state = _grammar.Next(state, value);
+            state = _grammar.Next(state, value, ref _work);
         if (bytes.IsEmpty || state.IsDead)
             throw new ArgumentException($"token {token} cannot come next in the JSON", nameof(token));
         _state = state;

@@ -1,5 +1,6 @@
 using System.Buffers;
 using System.Globalization;
+using System.Runtime.CompilerServices;
 using System.Text;
 using System.Text.Encodings.Web;
 using System.Text.Json;
@@ -90,6 +91,8 @@ internal sealed class JsonSchemaGrammar
             return _value;
         if (schema.ValueKind != JsonValueKind.Object)
             throw new FormatException($"{at} is {(schema.ValueKind == JsonValueKind.False ? "false, which nothing satisfies" : $"a JSON {schema.ValueKind}; expected a schema")}");
+        if (!RuntimeHelpers.TryEnsureSufficientExecutionStack())
+            throw new FormatException($"{at}: too many schemas refer to one another in a row");
         var known = new Keywords(schema, at);
         if (known.Take("$ref") is { } reference)
             return known.Done(Reference(reference, at));

@@ -6,6 +6,7 @@ namespace Trimtab.Text;
 /// <summary>A vocabulary's tokens by their bytes, so that those which a grammar allows are found in one walk. Made once for a tokenizer.</summary>
 internal sealed class TokenTrie
 {
+    private const int MostGrammars = 16; // each may hold some 40 MB
     private static readonly ConditionalWeakTable<Tokenizer, TokenTrie> Made = [];
 
     // A node's children are its neighbours: node i's first child is i + 1, its next sibling is _skip[i].
@@ -64,7 +65,7 @@ internal sealed class TokenTrie
         if (_grammars.TryGetValue(name, out var known))
             return known;
         var made = make();
-        if (_grammars.Count >= 64)
+        if (_grammars.Count >= MostGrammars)
             _grammars.Clear();
         return _grammars.GetOrAdd(name, made);
     }
@@ -73,7 +74,10 @@ internal sealed class TokenTrie
     public ReadOnlySpan<byte> this[int token] => (uint)token < (uint)_texts.Length ? _texts[token] : [];
 
     /// <summary>A bit for each token that may follow; the end's tokens are not among them.</summary>
-    public ulong[] Allowed(ByteGrammar grammar, ByteGrammar.State state)
+    /// <param name="grammar">The grammar.</param>
+    /// <param name="state">Where the text stands in it.</param>
+    /// <param name="work">See <see cref="ByteGrammar.Next"/>.</param>
+    public ulong[] Allowed(ByteGrammar grammar, ByteGrammar.State state, ref long work)
     {
         if (state.Allowed is { } known)
             return known;
@@ -85,7 +89,7 @@ internal sealed class TokenTrie
         {
             while (node >= states.Peek().End)
                 states.Pop();
-            var next = grammar.Next(states.Peek().State, _bytes[node]);
+            var next = grammar.Next(states.Peek().State, _bytes[node], ref work);
             if (next.IsDead)
             {
                 node = _skip[node];
@@ -96,6 +100,7 @@ internal sealed class TokenTrie
             states.Push((_skip[node], next));
             node++;
         }
+        grammar.Charge(8L * allowed.Length);
         return state.Allowed = allowed;
     }
 }

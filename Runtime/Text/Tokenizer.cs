@@ -166,7 +166,7 @@ public sealed class Tokenizer
     public string? TokenOf(int id) => _added.TryGetValue(id, out var added) ? added.Content : _parts.Vocabulary.TextOf(id);
 
     /// <summary>The bytes that a token adds to a text that it does not begin; none where there is no such token.</summary>
-    internal byte[] BytesOf(int id)
+    public byte[] BytesOf(int id)
     {
         if (_added.TryGetValue(id, out var added))
             return Encoding.UTF8.GetBytes(added.Content);
