@@ -77,6 +77,7 @@ internal static class CommandLine
             ReplayCommand.Create(terminal),
             AuditCommand.Create(terminal),
             BenchCommand.Create(terminal),
+            GpuCheckCommand.Create(terminal),
             CompletionCommand.Create(terminal),
         };
         if (!root.Directives.OfType<SuggestDirective>().Any())

@@ -72,6 +72,7 @@ internal static class Examples
         ],
         ["replay"] = ["trimtab replay receipt.json --image photo.jpg", "trimtab replay answer.json -m llava --vectors cmrm.safetensors --image photo.jpg"],
         ["audit verify"] = ["trimtab audit verify audit.jsonl"],
+        ["gpu-check"] = ["trimtab gpu-check --json h100.json > h100.md", "trimtab gpu-check --checks-only", "trimtab gpu-check --quick"],
         ["bench"] =
         [
             "trimtab bench -m model.gguf -b 1,8,32 --steered 8",

@@ -11,9 +11,13 @@ namespace Trimtab.Kernels.Cuda;
 /// </summary>
 /// <param name="architecture">The target, such as "sm_80"; a "compute_" one gives PTX, which the driver translates.</param>
 /// <param name="folder">Where results are kept; null to keep none.</param>
-internal sealed unsafe class CudaCompiler(string architecture, string? folder)
+/// <param name="ahead">Whether there is no NVRTC, and only what was compiled ahead can be had (<see cref="CudaPtx"/>).</param>
+internal sealed unsafe class CudaCompiler(string architecture, string? folder, bool ahead = false)
 {
     private const string Magic = "trimtab-kernel-1";
+
+    /// <summary>The target.</summary>
+    public string Architecture => architecture;
 
     /// <summary>Programs that were compiled and not found in the folder.</summary>
     public int Compiled { get; private set; }
@@ -34,6 +38,21 @@ internal sealed unsafe class CudaCompiler(string architecture, string? folder)
         return newest == own ? own == 90 ? "sm_90a" : $"sm_{own}" : $"compute_{newest}";
     }
 
+    /// <summary>A compiler for a GPU: NVRTC, or what was compiled ahead where there is none.</summary>
+    public static CudaCompiler For(int major, int minor, string? folder)
+    {
+        int[] known;
+        try
+        {
+            known = Known();
+        }
+        catch (DllNotFoundException)
+        {
+            return new(CudaPtx.Architecture, null, ahead: true);
+        }
+        return new(Target(major, minor, known), folder);
+    }
+
     /// <summary>Architectures that the loaded NVRTC compiles for, as 10 · major + minor.</summary>
     public static int[] Known()
     {
@@ -46,12 +65,14 @@ internal sealed unsafe class CudaCompiler(string architecture, string? folder)
 
     /// <summary>The options of every compilation: sums are fused only where a kernel says so, on every target alike.</summary>
     public static string[] Options(string architecture, IEnumerable<string> defines) =>
-        [$"--gpu-architecture={architecture}", "--std=c++17", "--fmad=false", "--device-as-default-execution-space", "-lineinfo", .. defines.Select(d => "-D" + d)];
+        [$"--gpu-architecture={architecture}", "--std=c++17", "--fmad=false", "--device-as-default-execution-space", .. architecture == CudaPtx.Architecture ? (string[])[] : ["-lineinfo"], .. defines.Select(d => "-D" + d)];
 
     /// <summary>Machine code or PTX of a source.</summary>
     /// <exception cref="CudaException">It does not compile; the message is the compiler's.</exception>
     public byte[] Compile(string name, string source, params string[] defines)
     {
+        if (ahead)
+            return CudaPtx.Find(source, defines) ?? throw new CudaException($"{name} with {string.Join(", ", defines)} was not compiled ahead, and {CudaLibraries.Missing(Nvrtc.Library)}");
         CudaException.ThrowNvrtc(Nvrtc.nvrtcVersion(out var major, out var minor), "nvrtcVersion");
         var options = Options(architecture, defines);
         var key = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes($"{Magic}\n{major}.{minor}\n{string.Join('\n', options)}\n{source}")));

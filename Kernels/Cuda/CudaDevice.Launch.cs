@@ -7,18 +7,27 @@ public sealed unsafe partial class CudaDevice
     private const int DefaultShared = 48 << 10;
 
     private readonly Dictionary<long, Recorded> _graphs = [];
+    private readonly Dictionary<nint, int> _shared = []; // dynamic shared memory that a kernel was allowed, beyond the default
     private string _lastOp = "";
     private bool _capturing;
+    private long _replays;
     private int _generation; // changes when memory is freed that a graph may know
 
     private sealed class Recorded
     {
         public CudaGraphExec? Executable;
         public int Generation;
+        public long Used;
     }
 
+    /// <summary>Graphs that are kept; the one that was used least recently makes room for another.</summary>
+    internal const int MostGraphs = 256;
+
+    /// <summary>Whether <see cref="Replay"/> captures steps; without, every step is launched op by op.</summary>
+    public bool Graphs { get; set; } = true;
+
     /// <summary>Steps that ran as a captured graph, and graphs that had to be captured for them.</summary>
-    internal (long Replayed, long Captured) GraphCounts { get; private set; }
+    public (long Replayed, long Captured) GraphCounts { get; private set; }
 
     /// <summary>
     /// Runs a step. The first of its key runs as it is, which compiles its kernels and grows what grows; the second is captured, and from
@@ -27,18 +36,37 @@ public sealed unsafe partial class CudaDevice
     /// </summary>
     public override void Replay(long key, Action record)
     {
+        ArgumentNullException.ThrowIfNull(record);
         Enter();
-        if (!_graphs.TryGetValue(key, out var recorded))
+        if (!Graphs)
         {
-            _graphs.Add(key, new());
             record();
             return;
         }
+        if (!_graphs.TryGetValue(key, out var recorded))
+        {
+            if (_graphs.Count >= MostGraphs)
+                Evict();
+            _graphs.Add(key, new() { Used = ++_replays });
+            record();
+            return;
+        }
+        recorded.Used = ++_replays;
         if (recorded.Executable is null || recorded.Generation != _generation)
             Capture(recorded, record);
         GraphCounts = (GraphCounts.Replayed + 1, GraphCounts.Captured);
         _lastOp = "a captured step";
         cuGraphLaunch(recorded.Executable!.Value, _stream.Value).Check("cuGraphLaunch");
+    }
+
+    private void Evict()
+    {
+        var (key, oldest) = _graphs.MinBy(graph => graph.Value.Used);
+        _graphs.Remove(key);
+        if (oldest.Executable is not { } executable)
+            return;
+        cuStreamSynchronize(_stream.Value).Check(_lastOp); // it may still run
+        executable.Dispose();
     }
 
     private void Capture(Recorded recorded, Action record)
@@ -128,7 +156,11 @@ public sealed unsafe partial class CudaDevice
         {
             if (shared > _sharedLimit)
                 throw new NotSupportedException($"{op} needs {shared} bytes of shared memory; this GPU's blocks have {_sharedLimit}");
-            cuFuncSetAttribute(kernel, CUfunction_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES, (int)shared).Check("cuFuncSetAttribute");
+            if (_shared.GetValueOrDefault(kernel) < shared)
+            {
+                cuFuncSetAttribute(kernel, CUfunction_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES, (int)shared).Check("cuFuncSetAttribute");
+                _shared[kernel] = (int)shared;
+            }
         }
         var config = new CUlaunchConfig
         {

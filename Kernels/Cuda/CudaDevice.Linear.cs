@@ -2,7 +2,13 @@ namespace Trimtab.Kernels.Cuda;
 
 public sealed unsafe partial class CudaDevice
 {
-    private const int SkinnyTokens = 16; // up to here a weight is read once by the kernel of linear.cu
+    private const int MmaRows = 128, MmaStages = 3; // linear_mma.cu, ROWS and STAGES
+
+    /// <summary>
+    /// Up to here a weight row is read once by a warp of linear.cu. Each token costs it some 16 instructions for every 16 bytes of
+    /// bfloat16 weights, so that beyond 8 tokens they, and not memory, would be what it waits for.
+    /// </summary>
+    private int SkinnyTokens => ActivationType == DType.BF16 ? 8 : 16;
 
     /// <inheritdoc/>
     public override bool Computes(DType type, int columns) => CudaForms.Number(type) >= 0 && columns > 0 && columns % type.BlockSize() == 0;
@@ -124,31 +130,48 @@ public sealed unsafe partial class CudaDevice
         1 or 2 => tokens,
         <= 4 => 4,
         <= 8 => 8,
-        _ => tokens <= SkinnyTokens || _options.BatchInvariant ? 16 : 64,
+        _ when tokens <= SkinnyTokens || _options.BatchInvariant => SkinnyTokens,
+        _ when ActivationType == DType.F32 => 64,
+        <= 32 => 32,
+        <= 64 => 64,
+        _ => 128,
     };
 
-    private void Part(DType type, LinearParameters p) => Part(type, p, BlockTokens(p.Tokens), (p.Tokens + BlockTokens(p.Tokens) - 1) / BlockTokens(p.Tokens));
+    private void Part(DType type, LinearParameters p)
+    {
+        var tile = BlockTokens(p.Tokens);
+        if (tile <= SkinnyTokens || !Product(type, p))
+            Part(type, p, tile, (p.Tokens + tile - 1) / tile);
+    }
 
     private void Part(DType type, LinearParameters p, int tile, int tiles)
     {
-        var plain = p.Gate == 0;
         if (tile <= SkinnyTokens)
         {
-            Launch(Op(type, p), Kernel("linear.cu", plain ? tile switch { 1 => "linear_1", 2 => "linear_2", 4 => "linear_4", 8 => "linear_8", _ => "linear_16" }
-                : tile switch { 1 => "linear_gated_1", 2 => "linear_gated_2", 4 => "linear_gated_4", 8 => "linear_gated_8", _ => "linear_gated_16" }, type),
-                ((p.Rows + 7) / 8, tiles, 1), 256, 0, p);
+            Launch(Op(type, p), Kernel("linear.cu", $"linear_{(p.Gate == 0 ? "" : "gated_")}{tile}", type), ((p.Rows + 7) / 8, tiles, 1), 256, 0, p);
         }
         else if (ActivationType == DType.F32)
         {
-            Launch(Op(type, p), Kernel("linear_tile.cu", plain ? "linear_tile_plain" : "linear_tile_gated", type),
-                ((p.Rows + 63) / 64, tiles, 1), 256, 0, p);
+            Launch(Op(type, p), Kernel("linear_tile.cu", p.Gate == 0 ? "linear_tile_plain" : "linear_tile_gated", type), ((p.Rows + 63) / 64, tiles, 1), 256, 0, p);
         }
         else
         {
-            // Two stages of two or three tiles, 64 rows of 72 elements each.
-            Launch(Op(type, p), Kernel("linear_mma.cu", plain ? "linear_mma_plain" : "linear_mma_gated", type),
-                ((p.Rows + 63) / 64, tiles, 1), 128, 2 * (plain ? 2 : 3) * 64 * 72 * 2, p);
+            TensorCores(type, p, tile, tiles);
         }
+    }
+
+    private void TensorCores(DType type, LinearParameters p, int tile, int tiles)
+    {
+        // Blocks of experts are many, and which of them have tokens lies in device memory.
+        (p.Splits, p.Depth) = p.Tiles != 0 ? (1, p.Columns) : Split(tiles * ((p.Rows + p.Gate + MmaRows - 1) / MmaRows), p.Columns);
+        // Sums of some of the columns cannot be gated: gates and values are rows like others, and meet when they are whole.
+        var (gate, rows) = p.Splits > 1 ? (0, p.Rows + p.Gate) : (p.Gate, p.Rows);
+        var partial = p.Splits > 1 ? Scratch(PartialScratch, (long)p.Splits * p.Tokens * rows * sizeof(float)) : 0;
+        var tileRows = gate == 0 ? MmaRows : MmaRows / 2;
+        Launch(Op(type, p), Kernel("linear_mma.cu", $"linear_mma_{(gate == 0 ? "" : "gated_")}{tile}", type),
+            (tiles, (rows + tileRows - 1) / tileRows, p.Splits), 256, MmaStages * (tile + MmaRows) * 64 * 2, p with { Rows = rows, Gate = gate, Partial = partial });
+        if (p.Splits > 1)
+            Merge(p with { Rows = rows, Partial = partial });
     }
 
     private static string Op(DType type, in LinearParameters p) => Describing ? $"Linear {type} [{p.Rows}, {p.Columns}] of {p.Tokens} tokens" : nameof(Linear);

@@ -5,6 +5,7 @@ namespace Trimtab.Kernels.Cuda;
 public sealed unsafe partial class CudaDevice
 {
     private const int SplitPositions = 256; // attend.cu, SPLIT
+    private const int SplitRows = 16;       // tokens up to which attention is divided by positions
     private const int SplitTokens = 128;    // tokens a launch of divided attention: bounds its scratch memory
     private const int TileTokens = 16;      // attend_tile.cu, TOKENS
     private const int TileKeys = 32;        // attend_tile.cu, KEYS
@@ -116,7 +117,7 @@ public sealed unsafe partial class CudaDevice
         };
         if (!tokens.Span.IsNone)
             (p.SpanFirst, p.SpanLast) = (tokens.Span.Slice(0, 1).At(), tokens.Span.Slice(1, 1).At());
-        if (qkv.Rows > SkinnyTokens && !_options.BatchInvariant)
+        if (qkv.Rows > SplitRows && !_options.BatchInvariant)
         {
             if (HasTensorCores(heads))
                 Launch(nameof(AttendPaged), Kernel("attend_mma.cu", heads.Dimension <= 64 ? "attend_mma_64" : "attend_mma_128"),

@@ -29,8 +29,8 @@ public sealed unsafe partial class CudaDevice : Device
     private readonly Dictionary<(string File, string Name, DType? Form), nint> _kernels = [];
     private readonly HashSet<nint> _storages = [];
     private readonly ConcurrentQueue<nint> _forgotten = new();
-    private readonly CudaStorage?[] _scratch = new CudaStorage?[5];
-    private readonly int _sharedLimit;
+    private readonly CudaStorage?[] _scratch = new CudaStorage?[7];
+    private readonly int _sharedLimit, _multiprocessors;
     private int _staged; // bytes of the staging memory that copies under way read
     private bool _disposed;
 
@@ -59,8 +59,9 @@ public sealed unsafe partial class CudaDevice : Device
             cuDevicePrimaryCtxRetain(out _context, _device).Check("cuDevicePrimaryCtxRetain");
             Enter();
             _sharedLimit = Attribute(CUdevice_attribute.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
+            _multiprocessors = Attribute(CUdevice_attribute.MULTIPROCESSOR_COUNT);
             var folder = options.CacheFolder ?? CudaCompiler.DefaultFolder;
-            _compiler = new(CudaCompiler.Target(major, minor, CudaCompiler.Known()), folder.Length == 0 ? null : folder);
+            _compiler = CudaCompiler.For(major, minor, folder.Length == 0 ? null : folder);
         }
         catch (DllNotFoundException e)
         {
@@ -95,6 +96,26 @@ public sealed unsafe partial class CudaDevice : Device
 
     /// <inheritdoc/>
     public override string Name { get; }
+
+    /// <summary>What a report says of the GPU beside its name: driver, processors, and, where NVML is, clocks, temperature and power of this moment.</summary>
+    public IReadOnlyList<(string Name, string Value)> Facts
+    {
+        get
+        {
+            Enter();
+            cuDriverGetVersion(out var version).Check("cuDriverGetVersion");
+            cuMemGetInfo(out var free, out var total).Check("cuMemGetInfo");
+            List<(string, string)> facts =
+            [
+                ("driver's CUDA version", $"{version / 1000}.{version % 1000 / 10}"), ("multiprocessors", $"{_multiprocessors}"),
+                ("memory, free of total", $"{free >> 20} of {total >> 20} MiB"), ("kernels compiled for", _compiler.Architecture), ("long prompts are multiplied by", Products),
+            ];
+            var bus = stackalloc byte[32];
+            if (cuDeviceGetPCIBusId(bus, 32, _device) == CUresult.CUDA_SUCCESS)
+                facts.AddRange(Nvml.Facts(bus));
+            return facts;
+        }
+    }
 
     /// <inheritdoc/>
     public override DType ActivationType => _options.ActivationType;
@@ -328,6 +349,9 @@ public sealed unsafe partial class CudaDevice : Device
             graph.Executable?.Dispose();
         foreach (var module in _modules.Values)
             module.Dispose();
+        foreach (var product in _products.Values)
+            product.Dispose();
+        _cublas?.Dispose();
         _staging.Dispose();
         _stream.Dispose();
         _ = cuDevicePrimaryCtxRelease(_device);

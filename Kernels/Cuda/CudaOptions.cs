@@ -10,10 +10,20 @@ public sealed record CudaOptions
     public DType ActivationType { get; init; } = DType.BF16;
 
     /// <summary>
-    /// Sums every output in one order for a token alone and among others. Long prompts then read the weights once for every 16 tokens,
-    /// instead of meeting them in tensor cores.
+    /// Sums every output in one order for a token alone and among others. Long prompts then read the weights once for every 8 tokens (16
+    /// of floats), instead of meeting them in tensor cores: off, since what that costs is large and has not been measured. Steering does not
+    /// need it; answers that are to be replayed bit by bit, whatever ran beside them, do.
     /// </summary>
     public bool BatchInvariant { get; init; }
+
+    /// <summary>Has cuBLASLt multiply long prompts with weights where it is installed; else the kernels of this project do.</summary>
+    public bool UseCublas { get; init; } = true;
+
+    /// <summary>
+    /// Tokens from which cuBLASLt is asked. Up to 128 the weights' way from memory bounds a product, and the own kernels' epilogues save a
+    /// pass over the sums. Where the two meet on a GPU has not been measured.
+    /// </summary>
+    public int CublasTokens { get; init; } = 129;
 
     /// <summary>Waits after every op, so that an error is thrown by the op that caused it; for finding errors.</summary>
     public bool Blocking { get; init; }

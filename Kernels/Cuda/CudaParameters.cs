@@ -9,8 +9,15 @@ namespace Trimtab.Kernels.Cuda;
 [StructLayout(LayoutKind.Sequential)]
 internal struct LinearParameters
 {
-    public nint Output, Input, Elements, Scales, Bias, Tiles, Experts;
-    public int ElementStride, ScaleStride, Tokens, Columns, Rows, FirstRow, OutputColumns, Gate, Epilogue;
+    public nint Output, Input, Elements, Scales, Bias, Partial, Tiles, Experts;
+    public int ElementStride, ScaleStride, Tokens, Columns, Rows, FirstRow, OutputColumns, Gate, Epilogue, Depth, Splits;
+}
+
+[StructLayout(LayoutKind.Sequential)]
+internal struct ExpandParameters
+{
+    public nint Output, Elements, Scales;
+    public int ElementStride, ScaleStride, Columns, OutputColumns;
 }
 
 [StructLayout(LayoutKind.Sequential)]

@@ -26,6 +26,7 @@ internal static unsafe partial class Driver
     [LibraryImport(Library)] public static partial CUresult cuDeviceGet(out int device, int ordinal);
     [LibraryImport(Library)] public static partial CUresult cuDeviceGetName(byte* name, int length, int device);
     [LibraryImport(Library)] public static partial CUresult cuDeviceGetAttribute(out int value, CUdevice_attribute attribute, int device);
+    [LibraryImport(Library)] public static partial CUresult cuDeviceGetPCIBusId(byte* id, int length, int device);
     [LibraryImport(Library, EntryPoint = "cuDeviceTotalMem_v2")] public static partial CUresult cuDeviceTotalMem(out nuint bytes, int device);
     [LibraryImport(Library)] public static partial CUresult cuDevicePrimaryCtxRetain(out nint context, int device);
     [LibraryImport(Library, EntryPoint = "cuDevicePrimaryCtxRelease_v2")] public static partial CUresult cuDevicePrimaryCtxRelease(int device);

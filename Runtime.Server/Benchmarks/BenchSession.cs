@@ -19,7 +19,7 @@ internal sealed class BenchSession : IDisposable
     private readonly BenchPlan _plan;
     private readonly Engine.Engine _engine;
     private readonly ShiftVectors[] _vectors;
-    private readonly float[] _pixels = [];
+    private readonly float[] _pixels = [], _row = [];
     private readonly Tensor _features;
     private readonly Tensor[] _added = [];
     private readonly ProfilingDevice? _profile;
@@ -68,6 +68,7 @@ internal sealed class BenchSession : IDisposable
             _pixels[i] = random.NextSingle() * 4 - 2;
         Tensor Rows() => network.Device.Allocate(network.Device.ActivationType, vision.Spec.FeatureRows(vision.Spec.Typical), text.HiddenSize);
         _features = Rows();
+        _row = new float[_features.Columns];
         _added = [.. vision.Spec.Deepstack.Select(_ => Rows())];
         Add(new("image", _features.Rows, 1, 0, 0, Cost.Image(vision, sight)));
 
@@ -153,6 +154,7 @@ internal sealed class BenchSession : IDisposable
     {
         var start = Begin();
         _network.Vision!.Forward(_pixels, _network.Vision.Spec.Typical, _features, _added);
+        _network.Device.Download(_features.Slice(0, 1), _row); // waits: ops only enqueue
         return End(start);
     }
 

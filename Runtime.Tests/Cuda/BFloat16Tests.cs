@@ -17,6 +17,8 @@ public class BFloat16Tests
 
     private static Device Gpu => EmulatedCuda.Get(DType.BF16, blocking: true);
 
+    private static Device GpuWithCublas => EmulatedCuda.Get(DType.BF16, blocking: true, cublas: true);
+
     private static float[] Rounded(float[] values)
     {
         var bytes = new byte[2 * values.Length];
@@ -50,24 +52,27 @@ public class BFloat16Tests
         return result;
     }
 
-    /// <summary>Both ways through: a warp a row up to 16 tokens, tensor cores from 17 on, tiles cut off at every edge.</summary>
+    /// <summary>
+    /// Every way through: a warp a row up to 8 tokens, from then on tensor cores, with tiles of each size cut off at every edge, columns
+    /// shared among blocks and not; and cuBLASLt.
+    /// </summary>
     [Test]
     public void Linear_is_the_oracles([ValueSource(nameof(Forms))] DType type)
     {
-        int[] widths = type.BlockSize() switch { 1 => [1, 9, 64, 136, 257], 32 => [32, 96, 288], _ => [256, 512] };
+        int[] widths = type.BlockSize() switch { 1 => [1, 9, 64, 136, 777], 32 => [32, 96, 544], _ => [256, 512] };
         foreach (var columns in widths)
-            foreach (var (rows, tokens) in new[] { (1, 1), (18, 3), (66, 16), (1, 17), (66, 17), (130, 70) })
+            foreach (var (rows, tokens) in new[] { (1, 1), (18, 3), (66, 8), (34, 9), (1, 17), (66, 33), (130, 70), (258, 131) })
                 foreach (var epilogue in rows % 2 == 0 ? new[] { Epilogue.None, Epilogue.SiluGate } : [Epilogue.Gelu])
                 {
                     var bytes = BlocksData.Random(type, rows, columns, new Random(columns + rows));
                     var input = Rounded(Noise(tokens * columns, columns));
                     var bias = tokens % 2 == 0 ? null : Noise(rows, 7);
                     // Tensor cores see weights of other forms rounded to bfloat16.
-                    var expected = tokens > 16 && type != DType.BF16
+                    var expected = tokens > 8 && type != DType.BF16
                         ? Linear(Oracle, DType.BF16, AsBFloat16(type, bytes, rows * columns), rows, columns, input, bias, epilogue)
                         : Linear(Oracle, type, bytes, rows, columns, input, bias, epilogue);
-                    var actual = Linear(Gpu, type, bytes, rows, columns, input, bias, epilogue);
-                    Close(actual, expected, Rounding, $"{type} [{rows}, {columns}] of {tokens} tokens, {epilogue}");
+                    foreach (var device in tokens > 8 ? new[] { Gpu, GpuWithCublas } : [Gpu])
+                        Close(Linear(device, type, bytes, rows, columns, input, bias, epilogue), expected, Rounding, $"{type} [{rows}, {columns}] of {tokens} tokens, {epilogue}, {(device == Gpu ? "own" : "cuBLASLt")}");
                 }
     }
 

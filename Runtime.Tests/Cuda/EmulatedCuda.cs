@@ -44,9 +44,10 @@ internal static class EmulatedCuda
     public static CudaDevice Open(CudaOptions? options = null) => new((options ?? new() { ActivationType = DType.F32 }) with { CacheFolder = Path.Combine(Folder, "kernels") });
 
     /// <summary>A device that tests share, for what they share is only compiled kernels.</summary>
-    public static CudaDevice Get(DType activations = DType.F32, bool batchInvariant = false, bool blocking = false)
+    public static CudaDevice Get(DType activations = DType.F32, bool batchInvariant = false, bool blocking = false, bool cublas = false)
     {
-        var options = new CudaOptions { ActivationType = activations, BatchInvariant = batchInvariant, Blocking = blocking };
+        // Where cuBLASLt is tested, it multiplies all that the kernels of few tokens do not; elsewhere nothing, so that both are tested at every size.
+        var options = new CudaOptions { ActivationType = activations, BatchInvariant = batchInvariant, Blocking = blocking, UseCublas = cublas, CublasTokens = 1 };
         lock (Shared)
             return Shared.TryGetValue(options, out var device) ? device : Shared[options] = Open(options);
     }
@@ -92,6 +93,7 @@ internal static class EmulatedCuda
         }
         Environment.SetEnvironmentVariable(CudaLibraries.DriverVariable, library);
         Environment.SetEnvironmentVariable(CudaLibraries.NvrtcVariable, library);
+        Environment.SetEnvironmentVariable(CudaLibraries.CublasVariable, library);
         Environment.SetEnvironmentVariable("TRIMTAB_CUDA_CACHE", Path.Combine(folder, "kernels"));
         return (folder, null);
 

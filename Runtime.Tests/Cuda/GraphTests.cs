@@ -38,6 +38,43 @@ public class GraphTests
     }
 
     [Test]
+    public void Of_many_graphs_the_one_used_least_recently_goes()
+    {
+        Tensor input = _device.Activations([1, 2], 1), output = _device.Activations(new float[1], 1), rows = _device.Integers(1);
+        var runs = 0;
+        void Step()
+        {
+            runs++;
+            _device.TakeRows(output, input, rows);
+        }
+        for (var i = 0; i < 3; i++)
+            _device.Replay(1000, Step);
+        for (var key = 1001; key < 1000 + CudaDevice.MostGraphs; key++)
+        {
+            _device.Replay(key, Step);
+            _device.Replay(1000, Step); // stays in use
+        }
+        runs = 0;
+        _device.Replay(2000, Step); // takes the place of 1001, or of one of another test
+        _device.Replay(1000, Step);
+        Assert.That(runs, Is.EqualTo(1));
+        _device.Replay(1001, Step);
+        Assert.That(runs, Is.EqualTo(2));
+        Assert.That(_device.Get(output), Is.EqualTo(new float[] { 2 }));
+    }
+
+    [Test]
+    public void Without_graphs_every_step_is_run()
+    {
+        using var device = EmulatedCuda.Open();
+        device.Graphs = false;
+        var runs = 0;
+        for (var i = 0; i < 4; i++)
+            device.Replay(1, () => runs++);
+        Assert.That((runs, device.GraphCounts), Is.EqualTo((4, (0L, 0L))));
+    }
+
+    [Test]
     public void Memory_that_is_freed_has_the_graph_captured_again()
     {
         Tensor input = _device.Activations([1, 2, 3], 1), output = _device.Activations(new float[1], 1), rows = _device.Integers(2);

@@ -13,6 +13,8 @@ public class LibrariesTests
         Assert.That(CudaLibraries.Candidates("cuda", true, None), Is.EqualTo(new[] { "nvcuda.dll" }));
         Assert.That(CudaLibraries.Candidates("nvrtc", false, None), Is.SupersetOf(new[] { "libnvrtc.so.13", "libnvrtc.so.12" }));
         Assert.That(CudaLibraries.Candidates("nvrtc", true, n => n == "CUDA_PATH" ? "kit" : null), Is.SupersetOf(new[] { "nvrtc64_130_0.dll", "nvrtc64_120_0.dll", Path.Combine("kit", "bin", "nvrtc64_120_0.dll") }));
+        Assert.That(CudaLibraries.Candidates("cublasLt", false, None), Is.SupersetOf(new[] { "libcublasLt.so.13", "libcublasLt.so.12" }));
+        Assert.That(CudaLibraries.Candidates("cublasLt", true, None), Is.EqualTo(new[] { "cublasLt64_13.dll", "cublasLt64_12.dll" }));
         Assert.That(CudaLibraries.Candidates("nvrtc", false, n => n == CudaLibraries.NvrtcVariable ? "/a/b.so" : null), Is.EqualTo(new[] { "/a/b.so" }));
     }
 
@@ -21,6 +23,14 @@ public class LibrariesTests
     {
         Assert.That(CudaLibraries.Missing("cuda"), Does.Contain("no CUDA driver was found").And.Contain("no NVIDIA GPU"));
         Assert.That(CudaLibraries.Missing("nvrtc"), Does.Contain("no NVRTC was found").And.Contain(CudaLibraries.NvrtcVariable));
+    }
+
+    [Test]
+    public void A_device_says_what_multiplies_long_prompts()
+    {
+        EmulatedCuda.Require();
+        Assert.That(EmulatedCuda.Get(blocking: true, cublas: true).Products, Does.StartWith("cuBLASLt "));
+        Assert.That(EmulatedCuda.Get(blocking: true).Products, Is.EqualTo("kernels of Trimtab"));
     }
 
     [Test]

@@ -1,4 +1,3 @@
-using System.Buffers.Binary;
 using System.Runtime.InteropServices;
 using System.Text;
 using Trimtab.Kernels;
@@ -59,18 +58,99 @@ public sealed unsafe class NvrtcTests
             }
     }
 
-    /// <summary>A kernel that keeps registers in memory, or that needs so many that too few warps fit, waits where it should stream.</summary>
-    [TestCase("linear.cu", DType.BF16, "linear_1", 32), TestCase("linear.cu", DType.BF16, "linear_gated_1", 40), TestCase("linear.cu", DType.BF16, "linear_16", 64)]
-    [TestCase("linear.cu", DType.Q4_K, "linear_1", 64), TestCase("linear_mma.cu", DType.BF16, "linear_mma_plain", 128), TestCase("linear_mma.cu", DType.BF16, "linear_mma_gated", 128)]
-    [TestCase("norm.cu", null, "norm_rows", 40), TestCase("attend.cu", null, "attend_split", 64), TestCase("attend.cu", null, "attend_merge", 40), TestCase("rope.cu", null, "rope_store", 40)]
-    public void Hot_kernels_keep_to_their_registers(string file, DType? form, string kernel, int most)
+    /// <summary>
+    /// Hot kernels: dynamic shared memory of their launches for a 7B model, and the least blocks a multiprocessor by design on sm_80,
+    /// sm_89 and sm_90a. A kernel that keeps registers in memory, or of which too few warps fit, waits where it should stream.
+    /// </summary>
+    private static readonly (string File, DType? Form, string Kernel, int Dynamic, int[] Blocks)[] Hot =
+    [
+        ("linear.cu", DType.BF16, "linear_1", 0, [8, 6, 8]), ("linear.cu", DType.BF16, "linear_gated_1", 0, [5, 5, 5]), ("linear.cu", DType.BF16, "linear_8", 0, [4, 4, 4]),
+        ("linear.cu", DType.Q4_K, "linear_1", 0, [4, 4, 4]), ("linear.cu", DType.Q4_K, "linear_gated_1", 0, [3, 3, 3]),
+        ("linear_mma.cu", DType.BF16, "linear_mma_32", 3 * 160 * 128, [2, 1, 3]), ("linear_mma.cu", DType.BF16, "linear_mma_64", 3 * 192 * 128, [2, 1, 3]),
+        ("linear_mma.cu", DType.BF16, "linear_mma_128", 3 * 256 * 128, [1, 1, 2]), ("linear_mma.cu", DType.BF16, "linear_mma_gated_128", 3 * 256 * 128, [1, 1, 2]),
+        ("norm.cu", null, "norm_rows", 4 * 4096, [6, 4, 6]), ("attend.cu", null, "attend_split", 0, [4, 4, 4]), ("attend.cu", null, "attend_merge", 0, [6, 6, 6]), ("rope.cu", null, "rope_store", 4 * 128, [12, 12, 12]),
+    ];
+
+    [Test]
+    public void Hot_kernels_spill_nothing_and_fit_as_often_as_designed([ValueSource(nameof(Architectures))] string architecture)
     {
-        string[] defines = form is { } f ? [$"FORM={CudaForms.Number(f)}", "ACT_BF16"] : ["ACT_BF16"];
-        var (registers, frame) = Resources(Compile("sm_90a", file, CudaSources.Text(file) + ParametersTests.Assertions(file), defines), kernel);
-        TestContext.Out.WriteLine($"{kernel} {form}: {registers} registers, a frame of {frame} bytes");
-        Assert.That(frame, Is.Zero, "registers or arrays that lie in memory");
-        Assert.That(registers, Is.InRange(1, most));
+        foreach (var (file, form, name, dynamic, blocks) in Hot)
+        {
+            var kernel = Compiled(architecture, file, form is { } f ? $"FORM={CudaForms.Number(f)}" : null).Kernels.Single(k => k.Kernel == name);
+            var fit = kernel.Blocks(architecture, dynamic);
+            TestContext.Out.WriteLine($"{architecture} {kernel} {form}: {fit} blocks");
+            var spilled = architecture == "sm_80" && name is ("attend_split" or "linear_8") ? 8 : 0; // two registers that the compiler gives up for another block
+            Assert.That(kernel.Frame, Is.LessThanOrEqualTo(spilled), $"{name} for {architecture}: registers or arrays that lie in memory");
+            Assert.That(fit, Is.GreaterThanOrEqualTo(blocks[Array.IndexOf(Architectures, architecture)]), $"{name} {form} for {architecture}: {kernel}");
+        }
     }
+
+    /// <summary>docs/cuda-kernels.tsv is what the compiler says; TRIMTAB_WRITE_KERNELS=1 writes it anew.</summary>
+    [Test]
+    public void The_table_of_registers_is_the_compilers()
+    {
+        var text = new StringBuilder($"# NVRTC {Version()}; bfloat16 activations. frame: bytes a thread in memory; shared: without what launches ask for.\narchitecture\tfile\tform\tkernel\tthreads\tregisters\tframe\tshared\n");
+        foreach (var architecture in Architectures)
+            foreach (var file in Files.Where(f => f != "linear_tile.cu"))
+                foreach (var form in Forms(file, architecture))
+                    foreach (var k in Compiled(architecture, file, form).Kernels)
+                        text.Append($"{architecture}\t{file}\t{(form is null ? "" : CudaForms.All[int.Parse(form[5..], System.Globalization.CultureInfo.InvariantCulture)])}\t{k.Kernel}\t{k.Threads}\t{k.Registers}\t{k.Frame}\t{k.Shared}\n");
+        var path = Path.Combine(ReadmeTests.Root, "docs", "cuda-kernels.tsv");
+        if (Writes)
+            File.WriteAllText(path, text.ToString());
+        var kept = File.ReadAllText(path);
+        if (kept.Split(';')[0] != text.ToString().Split(';')[0])
+            Assert.Ignore($"the table is of another compiler: {kept.Split(';')[0]}");
+        Assert.That(text.ToString().Split('\n').Except(kept.Split('\n')), Is.Empty, "TRIMTAB_WRITE_KERNELS=1 writes the table anew");
+        Assert.That(kept, Is.EqualTo(text.ToString()));
+    }
+
+    /// <summary>
+    /// The machine code of decoding: the loop over a row's chunks has four loads of 128 bits of weights and four of activations, and turns
+    /// no integers into floats.
+    /// </summary>
+    [Test]
+    public void Decoding_loads_128_bits_at_a_time([ValueSource(nameof(Architectures))] string architecture)
+    {
+        const ulong Load = 0x981, IntegerToFloat = 0x306, FloatToFloat = 0x304;
+        List<(ulong Low, ulong High)> code = [.. Compiled(architecture, "linear.cu", $"FORM={CudaForms.Number(DType.BF16)}").Instructions("linear_1")];
+        var wide = code.Count(i => (i.Low & 0xfff) == Load && (i.High >> 9 & 7) == 6);
+        Assert.That(wide, Is.GreaterThanOrEqualTo(8 + 2 + 2)); // with the loop's rest, and the rows that are not read 128 bits at a time
+        Assert.That(code.Count(i => (i.Low & 0xfff) is IntegerToFloat or FloatToFloat), Is.Zero);
+    }
+
+    /// <summary>Kernels/Cuda/Ptx.br is what this compiler makes of the sources; TRIMTAB_WRITE_KERNELS=1 writes it anew.</summary>
+    [Test]
+    public void What_was_compiled_ahead_is_of_these_sources()
+    {
+        (string Key, byte[] Ptx) One((string File, string[] Defines) wanted)
+        {
+            var text = CudaSources.Text(wanted.File);
+            return (CudaPtx.Key(text, wanted.Defines), CudaPtx.Portable(Build(CudaPtx.Architecture, wanted.File, text, wanted.Defines, "nvrtcGetPTX")));
+        }
+        if (Writes)
+        {
+            using var file = File.Create(Path.Combine(ReadmeTests.Root, "Kernels", "Cuda", "Ptx.br"));
+            CudaPtx.Write(file, CudaPtx.Wanted.Select(One));
+            return; // it is in the assembly from the next build on
+        }
+        var small = One(CudaPtx.Wanted.Single(w => w.File == "norm.cu"));
+        Assert.That(CudaPtx.Find(CudaSources.Text("norm.cu"), ["ACT_BF16"]), Is.Not.Null);
+        if (Version() == "12.4")
+            Assert.That(CudaPtx.Find(CudaSources.Text("norm.cu"), ["ACT_BF16"]), Is.EqualTo(small.Ptx));
+    }
+
+    private static bool Writes => Environment.GetEnvironmentVariable("TRIMTAB_WRITE_KERNELS") is { Length: > 0 };
+
+    private static string Version()
+    {
+        int major, minor;
+        ((delegate* unmanaged<int*, int*, int>)NativeLibrary.GetExport(library, "nvrtcVersion"))(&major, &minor);
+        return $"{major}.{minor}";
+    }
+
+    private static Cubin Compiled(string architecture, string file, string? form)
+        => new(Compile(architecture, file, CudaSources.Text(file) + ParametersTests.Assertions(file), form is null ? ["ACT_BF16"] : [form, "ACT_BF16"]));
 
     private static byte[] Compile(string architecture, string file, string source, string[] defines)
     {
@@ -78,7 +158,7 @@ public sealed unsafe class NvrtcTests
         return Images.TryGetValue(key, out var image) ? image : Images[key] = Build(architecture, file, source, defines);
     }
 
-    private static byte[] Build(string architecture, string file, string source, string[] defines)
+    private static byte[] Build(string architecture, string file, string source, string[] defines, string result = "nvrtcGetCUBIN")
     {
         var create = (delegate* unmanaged<nint*, byte*, byte*, int, byte**, byte**, int>)NativeLibrary.GetExport(library, "nvrtcCreateProgram");
         var compile = (delegate* unmanaged<nint, int, byte**, int>)NativeLibrary.GetExport(library, "nvrtcCompileProgram");
@@ -89,13 +169,13 @@ public sealed unsafe class NvrtcTests
         var options = Array.ConvertAll(CudaCompiler.Options(architecture, defines), Marshal.StringToCoTaskMemUTF8);
         try
         {
-            int result;
+            int failed;
             fixed (nint* p = options)
-                result = compile(program, options.Length, (byte**)p);
+                failed = compile(program, options.Length, (byte**)p);
             var log = Encoding.UTF8.GetString(Read(program, "nvrtcGetProgramLog")).TrimEnd('\0');
-            Assert.That(result, Is.Zero, $"{file} {string.Join(' ', defines)} for {architecture}:\n{log}");
+            Assert.That(failed, Is.Zero, $"{file} {string.Join(' ', defines)} for {architecture}:\n{log}");
             Assert.That(log, Does.Not.Contain("warning"), file);
-            return Read(program, "nvrtcGetCUBIN");
+            return Read(program, result);
         }
         finally
         {
@@ -115,38 +195,5 @@ public sealed unsafe class NvrtcTests
         fixed (byte* p = bytes)
             Assert.That(read(program, p), Is.Zero);
         return bytes;
-    }
-
-    /// <summary>Registers and frame bytes of a kernel, from the .nv.info section of its ELF file: entries of format, attribute, size, and words.</summary>
-    private static (int Registers, int Frame) Resources(byte[] cubin, string kernel)
-    {
-        long Long(long at) => BinaryPrimitives.ReadInt64LittleEndian(cubin.AsSpan((int)at));
-        int Int(long at) => BinaryPrimitives.ReadInt32LittleEndian(cubin.AsSpan((int)at));
-        int Short(long at) => BinaryPrimitives.ReadUInt16LittleEndian(cubin.AsSpan((int)at));
-        string Text(long at) => Encoding.ASCII.GetString(cubin.AsSpan((int)at, Array.IndexOf(cubin, (byte)0, (int)at) - (int)at));
-        long headers = Long(0x28), entry = Short(0x3A), count = Short(0x3C), names = Long(headers + Short(0x3E) * entry + 0x18);
-        long Section(string name)
-        {
-            for (var i = 0; i < count; i++)
-                if (Text(names + Int(headers + i * entry)) == name)
-                    return headers + i * entry;
-            throw new InvalidDataException($"the compiled kernel has no {name}");
-        }
-        long symbols = Long(Section(".symtab") + 0x18), strings = Long(Section(".strtab") + 0x18);
-        long info = Section(".nv.info"), begin = Long(info + 0x18), end = begin + Long(info + 0x20);
-        var (registers, frame) = (-1, -1);
-        for (var at = begin; at < end;)
-        {
-            var (format, attribute, size) = (cubin[at], cubin[at + 1], Short(at + 2));
-            if (format == 4 && size == 8 && Text(strings + Int(symbols + 24L * Int(at + 4))) == kernel)
-            {
-                if (attribute == 0x2f)
-                    registers = Int(at + 8);
-                else if (attribute == 0x11)
-                    frame = Int(at + 8);
-            }
-            at += format == 4 ? 4 + size : 4;
-        }
-        return (registers, frame);
     }
 }

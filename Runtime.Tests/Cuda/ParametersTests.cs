@@ -10,7 +10,7 @@ public class ParametersTests
 {
     private static readonly (string File, Type Type)[] Structs =
     [
-        ("linear.cu", typeof(LinearParameters)), ("norm.cu", typeof(NormParameters)), ("embed.cu", typeof(EmbedParameters)),
+        ("linear.cu", typeof(LinearParameters)), ("linear_expand.cu", typeof(ExpandParameters)), ("norm.cu", typeof(NormParameters)), ("embed.cu", typeof(EmbedParameters)),
         ("rows.cu", typeof(TakeParameters)), ("rows.cu", typeof(BlendParameters)), ("rows.cu", typeof(CapParameters)),
         ("experts.cu", typeof(ExpertsParameters)), ("draw.cu", typeof(DrawParameters)), ("linear.cu", typeof(Tile)), ("linear.cu", typeof(ExpertRows)), ("rows.cu", typeof(PatchParameters)), ("rows.cu", typeof(GateParameters)),
         ("rope.cu", typeof(RopeParameters)), ("rope.cu", typeof(Trimtab.Kernels.Cuda.Cache)), ("rope.cu", typeof(Status)), ("attend.cu", typeof(AttendParameters)),

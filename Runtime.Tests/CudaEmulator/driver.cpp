@@ -99,6 +99,7 @@ API cuDriverGetVersion(int* version) { *version = 12040; return SUCCESS; }
 API cuDeviceGetCount(int* count) { *count = 1; return initialized ? SUCCESS : NOT_INITIALIZED; }
 API cuDeviceGet(int* device, int ordinal) { *device = ordinal; return ordinal == 0 ? SUCCESS : INVALID_DEVICE; }
 API cuDeviceGetName(char* name, int length, int) { snprintf(name, length, "emulated device"); return SUCCESS; }
+API cuDeviceGetPCIBusId(char* id, int length, int) { snprintf(id, length, "0000:00:00.0"); return SUCCESS; }
 API cuDeviceTotalMem_v2(size_t* bytes, int) { *bytes = (size_t)8 << 30; return SUCCESS; }
 
 API cuDeviceGetAttribute(int* value, int attribute, int)
@@ -140,6 +141,12 @@ API cuGetErrorString(int error, const char** text)
 {
     *text = error == ILLEGAL_ADDRESS ? message.c_str() : nullptr;
     return *text ? SUCCESS : INVALID_VALUE;
+}
+
+int emulator_enqueue(void* stream, void* what, std::function<const char*()> run)
+{
+    ENTER;
+    return enqueue((Stream*)stream, { 9, what, [=] { const char* wrong = run(); return wrong ? fault(wrong) : (int)SUCCESS; } });
 }
 
 // Modules.

@@ -2,6 +2,7 @@
 #pragma once
 #include "shared.h"
 #include <cstdio>
+#include <functional>
 
 extern Emulator emulator_state;
 
@@ -13,3 +14,6 @@ void* memory_allocate(size_t bytes);
 const char* memory_free(void* p); // null, or what was written outside it
 bool memory_holds(const void* p, size_t bytes);
 const char* memory_at(const void* p, char* text, size_t size); // what lies there, for people
+
+// Queues the work of a library's call, which gives null or what was wrong; CUresult.
+int emulator_enqueue(void* stream, void* what, std::function<const char*()> run);

@@ -89,6 +89,12 @@ inline uint4 load16(const void* p)
     return *(const uint4*)p;
 }
 
+inline void store16(void* p, uint4 v)
+{
+    check_aligned(p, 16);
+    *(uint4*)p = v;
+}
+
 inline uint2 load8(const void* p)
 {
     check_aligned(p, 8);
@@ -100,6 +106,13 @@ inline void cp_async16(void* shared, const void* global)
     check_aligned(shared, 16);
     check_aligned(global, 16);
     emulator->copy(shared, global);
+}
+
+inline void cp_async16(void* shared, const void* global, bool inside)
+{
+    static const uint4 zeros = {};
+    check_aligned(global, 16);
+    cp_async16(shared, inside ? global : &zeros);
 }
 
 inline void cp_async_commit() { emulator->commit(); }
@@ -162,4 +175,5 @@ inline void mma_bf16(float* d, const unsigned* a, const unsigned* b)
         const unsigned b = __float_as_uint(x); \
         if ((b & 0x7fffffffu) > 0x7f800000u) return bf16{ (uint16_t)(b >> 16 | 0x40) }; \
         return bf16{ (uint16_t)((b + 0x7fff + (b >> 16 & 1)) >> 16) }; \
-    }
+    } \
+    inline u32 pack_bf16(float low, float high) { return to_bf16(low).bits | (u32)to_bf16(high).bits << 16; }

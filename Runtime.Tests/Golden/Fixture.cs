@@ -45,7 +45,7 @@ internal sealed class Fixture : IDisposable
 
     /// <summary>The same on a kind of device, "cpu" or "cuda"; there, if it is so wished, with the same bits in any batch.</summary>
     public static Fixture OpenOn(string device, string name, string? form = null, bool batchInvariant = false)
-        => Open(name, form, device == "cuda" ? new() { WeightType = DType.F32, Device = EmulatedCuda.Get(batchInvariant: batchInvariant) } : null);
+        => Open(name, form, device == "cpu" ? null : new() { WeightType = DType.F32, Device = EmulatedCuda.Get(batchInvariant: batchInvariant, cublas: device == "cuda, cuBLASLt") });
 
     public bool Has(string tensor) => _tensors.Tensors.ContainsKey(tensor);
 

@@ -51,6 +51,8 @@ namespace Trimtab.Tests.Golden;
 [TestFixture("qwen2-vl", null, "cuda")]
 [TestFixture("qwen2.5-vl", null, "cuda")]
 [TestFixture("qwen3-vl", null, "cuda")]
+[TestFixture("llava-gqa", null, "cuda, cuBLASLt")]
+[TestFixture("text-qwen2", null, "cuda, cuBLASLt")]
 [TestFixtureSource(nameof(Others))]
 public class GoldenTests(string name, string? form, string device)
 {

@@ -15,11 +15,11 @@ internal static class ReferenceDevicePair
     public static Device Oracle => Devices[0];
 
     /// <summary>
-    /// Devices to test, the oracle first: "cpu", with 1 to 3 threads; "cuda", summing in one order for any batch and in the fastest ones.
+    /// Devices to test, the oracle first: "cpu", with 1 to 3 threads; "cuda", summing in one order for any batch, in the fastest ones, and by cuBLASLt.
     /// </summary>
     public static Device[] All(string kind) => kind == "cpu"
         ? Devices
-        : [Oracle, EmulatedCuda.Get(batchInvariant: true, blocking: true), EmulatedCuda.Get(blocking: true)];
+        : [Oracle, EmulatedCuda.Get(batchInvariant: true, blocking: true), EmulatedCuda.Get(blocking: true), EmulatedCuda.Get(blocking: true, cublas: true)];
 
     /// <summary>Those of them that promise the same bits in any batch.</summary>
     public static Device[] Exact(string kind) => kind == "cpu" ? Devices[1..] : All(kind)[1..2];

@@ -43,7 +43,6 @@ template <int width> inline void stage(bf16* target, const HeadRows& from, const
     }
 }
 
-inline u32 pack(float low, float high) { return (u32)to_bf16(low).bits | (u32)to_bf16(high).bits << 16; }
 
 template <bool paged, int width> inline void attend(const AttendParameters& p, const Run& run, i32* rows, const Tiles<width>& tiles)
 {
@@ -156,7 +155,7 @@ template <bool paged, int width> inline void attend(const AttendParameters& p, c
         for (i32 j = 0; j < KEYS / 16; j++)
         {
             // Two neighbouring tiles of scores are, as they lie, the left operand of the next product.
-            const u32 a[4] = { pack(s[2 * j][0], s[2 * j][1]), pack(s[2 * j][2], s[2 * j][3]), pack(s[2 * j + 1][0], s[2 * j + 1][1]), pack(s[2 * j + 1][2], s[2 * j + 1][3]) };
+            const u32 a[4] = { pack_bf16(s[2 * j][0], s[2 * j][1]), pack_bf16(s[2 * j][2], s[2 * j][3]), pack_bf16(s[2 * j + 1][0], s[2 * j + 1][1]), pack_bf16(s[2 * j + 1][2], s[2 * j + 1][3]) };
 #pragma unroll
             for (i32 d = 0; d < width; d += 16)
             {

@@ -26,6 +26,8 @@ struct f16 { u16 bits; };
 inline float to_float(f16 x) { float y; asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits)); return y; }
 inline bf16 to_bf16(float x) { bf16 y; asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x)); return y; }
 
+inline u32 pack_bf16(float low, float high) { u32 y; asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low)); return y; }
+
 // 16 bytes that nobody writes while the kernel runs.
 inline uint4 load16(const void* p)
 {
@@ -41,12 +43,20 @@ inline uint2 load8(const void* p)
     return v;
 }
 
+inline void store16(void* p, uint4 v) { *(uint4*)p = v; }
+
 inline u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
 
 // 16 bytes from global to shared memory, in flight until cp_async_wait.
 inline void cp_async16(void* shared, const void* global)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(shared_address(shared)), "l"(global) : "memory");
+}
+
+// The same; zeros instead where not `inside`.
+inline void cp_async16(void* shared, const void* global, bool inside)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(shared_address(shared)), "l"(global), "r"(inside ? 16 : 0) : "memory");
 }
 
 inline void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -86,6 +96,13 @@ EMULATED_CONVERSIONS
 
 inline float to_float(float x) { return x; }
 inline float to_float(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
+
+// Eight floats, rounded, to 16 bytes.
+inline void store_bf16x8(bf16* target, const float* v)
+{
+    const uint4 u = { pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7]) };
+    store16(target, u);
+}
 
 // The element type of activations: a build of a kernel is for one.
 #ifdef ACT_BF16
@@ -164,26 +181,29 @@ inline void report(Status* status, u32 code, i32 value, i32 count, i32 extra = 0
 // Eight activations from column k on, zeros beyond the row's end. Wide loads where the row allows them.
 inline bool wide_rows(const act* base, i32 columns) { return ((u64)base & 15) == 0 && columns % (16 / (i32)sizeof(act)) == 0; }
 
+// Eight of them that lie on 16 bytes.
+inline void load_wide8(const act* p, float* x)
+{
+#ifdef ACT_BF16
+    uint4 v = load16(p);
+    const u32 w[4] = { v.x, v.y, v.z, v.w };
+#pragma unroll
+    for (i32 i = 0; i < 4; i++)
+    {
+        x[2 * i] = __uint_as_float(w[i] << 16);
+        x[2 * i + 1] = __uint_as_float(w[i] & 0xffff0000u);
+    }
+#else
+    uint4 a = load16(p), b = load16(p + 4);
+    x[0] = __uint_as_float(a.x), x[1] = __uint_as_float(a.y), x[2] = __uint_as_float(a.z), x[3] = __uint_as_float(a.w);
+    x[4] = __uint_as_float(b.x), x[5] = __uint_as_float(b.y), x[6] = __uint_as_float(b.z), x[7] = __uint_as_float(b.w);
+#endif
+}
+
 inline void load_act8(const act* row, i32 k, i32 columns, bool wide, float* x)
 {
     if (wide && k + 8 <= columns)
-    {
-#ifdef ACT_BF16
-        uint4 v = load16(row + k);
-        const u32 w[4] = { v.x, v.y, v.z, v.w };
-#pragma unroll
-        for (i32 i = 0; i < 4; i++)
-        {
-            x[2 * i] = __uint_as_float(w[i] << 16);
-            x[2 * i + 1] = __uint_as_float(w[i] & 0xffff0000u);
-        }
-#else
-        uint4 a = load16(row + k), b = load16(row + k + 4);
-        x[0] = __uint_as_float(a.x), x[1] = __uint_as_float(a.y), x[2] = __uint_as_float(a.z), x[3] = __uint_as_float(a.w);
-        x[4] = __uint_as_float(b.x), x[5] = __uint_as_float(b.y), x[6] = __uint_as_float(b.z), x[7] = __uint_as_float(b.w);
-#endif
-        return;
-    }
+        return load_wide8(row + k, x);
 #pragma unroll
     for (i32 i = 0; i < 8; i++)
         x[i] = k + i < columns ? to_float(row[k + i]) : 0.0f;

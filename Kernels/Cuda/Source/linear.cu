@@ -1,4 +1,4 @@
-// Few tokens: a warp a weight row, read once for up to 16 tokens. What bounds it is the weights' way from memory, so each lane has 128-bit
+// Few tokens: a warp a weight row, read once for up to 8 tokens (16 of floats). What bounds it is the weights' way from memory, so each lane has 128-bit
 // loads of several chunks under way. A row's sum is taken in the same order whatever else is computed beside it.
 #include "common.cuh"
 #include "forms.cuh"
@@ -6,22 +6,13 @@
 
 #define WARPS 8
 
-template <int most_tokens, bool gated> inline void linear_rows(const LinearParameters& p)
+// A lane's share of the sums of one row. `whole`: there are most_tokens tokens, and their rows are read 128 bits at a time; nothing is
+// asked inside the loop then, so that the loads of several chunks are under way together.
+template <int most_tokens, bool gated, bool whole>
+inline void sum_row(const LinearParameters& p, const Matrix& m, i32 row, const act* input, i32 tokens, bool wide, float* sum, float* value)
 {
-    const i32 lane = threadIdx.x & 31, row = blockIdx.x * WARPS + (threadIdx.x >> 5);
-    const Share share = share_of(p, most_tokens);
-    const i32 first = share.first, tokens = share.end - first;
-    if (row >= p.rows || tokens <= 0)
-        return;
-    const Matrix m = { share.elements, share.scales, p.elementStride, p.scaleStride };
-    const act* input = p.input + (i64)first * p.columns;
-    const bool wide = wide_rows(p.input, p.columns);
-    float sum[most_tokens], value[gated ? most_tokens : 1];
-#pragma unroll
-    for (i32 t = 0; t < most_tokens; t++)
-        sum[t] = value[gated ? t : 0] = 0;
-#pragma unroll (most_tokens <= 2 ? 2 : 1) // more tokens have loads enough under way, and code enough
-    for (i32 k = lane * CHUNK; k < p.columns; k += 32 * CHUNK)
+#pragma unroll (!whole || most_tokens > 4 ? 1 : most_tokens > 1 ? 2 : 32 / CHUNK) // more tokens have loads enough under way, and code enough
+    for (i32 k = (threadIdx.x & 31) * CHUNK; k < p.columns; k += 32 * CHUNK)
     {
         float w[CHUNK], v[gated ? CHUNK : 1];
         load_weights(m, row, k, w);
@@ -30,13 +21,17 @@ template <int most_tokens, bool gated> inline void linear_rows(const LinearParam
 #pragma unroll
         for (i32 t = 0; t < most_tokens; t++)
         {
-            if (t >= tokens)
+            if (!whole && t >= tokens)
                 break;
 #pragma unroll
             for (i32 i = 0; i < CHUNK; i += 8)
             {
+                const act* x_row = input + (i64)t * p.columns;
                 float x[8];
-                load_act8(input + (i64)t * p.columns, k + i, p.columns, wide, x);
+                if (whole)
+                    load_wide8(x_row + k + i, x);
+                else
+                    load_act8(x_row, k + i, p.columns, wide, x);
 #pragma unroll
                 for (i32 j = 0; j < 8; j++)
                 {
@@ -47,24 +42,47 @@ template <int most_tokens, bool gated> inline void linear_rows(const LinearParam
             }
         }
     }
+}
+
+template <int most_tokens, bool gated> inline void linear_rows(const LinearParameters& p)
+{
+    const i32 lane = threadIdx.x & 31, row = blockIdx.x * WARPS + (threadIdx.x >> 5);
+    const Share share = share_of(p, blockIdx.y, most_tokens);
+    const i32 first = share.first, tokens = share.end - first;
+    if (row >= p.rows || tokens <= 0)
+        return;
+    const Matrix m = { share.elements, share.scales, p.elementStride, p.scaleStride };
+    const act* input = p.input + (i64)first * p.columns;
+    const bool wide = wide_rows(p.input, p.columns);
+    float sum[most_tokens], value[gated ? most_tokens : 1];
+#pragma unroll
+    for (i32 t = 0; t < most_tokens; t++)
+        sum[t] = value[gated ? t : 0] = 0;
+    if (wide && p.columns % 8 == 0 && tokens == most_tokens)
+        sum_row<most_tokens, gated, true>(p, m, row, input, tokens, wide, sum, value);
+    else
+        sum_row<most_tokens, gated, false>(p, m, row, input, tokens, wide, sum, value);
+    float s = 0, v = 0; // lane t keeps token t's
 #pragma unroll
     for (i32 t = 0; t < most_tokens; t++)
     {
-        if (t >= tokens)
-            break;
-        const float s = warp_sum(sum[t]), v = gated ? warp_sum(value[t]) : 0;
+        const float all = warp_sum(sum[t]), all_values = gated ? warp_sum(value[t]) : 0;
         if (lane == t)
-            store_output(p, first + t, row, s, v);
+            s = all, v = all_values;
     }
+    if (lane < tokens)
+        store_output(p, first + lane, row, s, v);
 }
 
 KERNEL(linear_1, LinearParameters, 256) { linear_rows<1, false>(p); }
 KERNEL(linear_2, LinearParameters, 256) { linear_rows<2, false>(p); }
 KERNEL(linear_4, LinearParameters, 256) { linear_rows<4, false>(p); }
 KERNEL(linear_8, LinearParameters, 256) { linear_rows<8, false>(p); }
-KERNEL(linear_16, LinearParameters, 256) { linear_rows<16, false>(p); }
 KERNEL(linear_gated_1, LinearParameters, 256) { linear_rows<1, true>(p); }
 KERNEL(linear_gated_2, LinearParameters, 256) { linear_rows<2, true>(p); }
 KERNEL(linear_gated_4, LinearParameters, 256) { linear_rows<4, true>(p); }
 KERNEL(linear_gated_8, LinearParameters, 256) { linear_rows<8, true>(p); }
+#ifndef ACT_BF16 // from 9 tokens on, tensor cores multiply bfloat16
+KERNEL(linear_16, LinearParameters, 256) { linear_rows<16, false>(p); }
 KERNEL(linear_gated_16, LinearParameters, 256) { linear_rows<16, true>(p); }
+#endif

@@ -13,6 +13,7 @@ struct LinearParameters
     const u8* elements;   // the part's rows; see forms.cuh
     const u8* scales;
     const float* bias;    // of the whole weight's rows, or null
+    float* partial;       // [splits, tokens, rows]: sums of a part of the columns each, or null
     const Tile* tiles;    // null, or what each block of tokens is in a mixture of experts
     const ExpertRows* experts;
     i32 elementStride, scaleStride;
@@ -22,16 +23,17 @@ struct LinearParameters
     i32 outputColumns;
     i32 gate;             // 0, or how many rows after a gate's row its value's lies
     i32 epilogue;
+    i32 depth, splits;    // columns a split, and how many: of linear_mma and linear_merge
 };
 
 // What a block multiplies: tokens [first, end).
 struct Share { const u8* elements; const u8* scales; i32 first, end; };
 
-inline Share share_of(const LinearParameters& p, i32 tokens)
+inline Share share_of(const LinearParameters& p, i32 tile, i32 tokens)
 {
     if (!p.tiles)
-        return { p.elements, p.scales, (i32)blockIdx.y * tokens, least((i32)(blockIdx.y + 1) * tokens, p.tokens) };
-    const Tile t = p.tiles[blockIdx.y];
+        return { p.elements, p.scales, tile * tokens, least((tile + 1) * tokens, p.tokens) };
+    const Tile t = p.tiles[tile];
     const ExpertRows rows = p.experts[t.expert];
     return { rows.elements, rows.scales, t.first, rows.elements ? t.end : t.first };
 }

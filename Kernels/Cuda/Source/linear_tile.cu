@@ -32,7 +32,7 @@ template <bool gated> inline void linear_tile(const LinearParameters& p)
     SHARED(float, weights, DEPTH * STRIDE);
     SHARED(float, values, gated ? DEPTH * STRIDE : 4);
     const i32 x = threadIdx.x % 16 * 4, y = threadIdx.x / 16 * 4;
-    const Share share = share_of(p, TILE);
+    const Share share = share_of(p, blockIdx.y, TILE);
     const i32 row = blockIdx.x * TILE, token = share.first;
     const i32 rows = least(TILE, p.rows - row), tokens = share.end - token;
     if (tokens <= 0)
