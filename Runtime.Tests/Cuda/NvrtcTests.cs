@@ -64,7 +64,7 @@ public sealed unsafe class NvrtcTests
     /// </summary>
     private static readonly (string File, DType? Form, string Kernel, int Dynamic, int[] Blocks)[] Hot =
     [
-        ("linear.cu", DType.BF16, "linear_1", 0, [8, 6, 8]), ("linear.cu", DType.BF16, "linear_gated_1", 0, [5, 5, 5]), ("linear.cu", DType.BF16, "linear_8", 0, [4, 4, 4]),
+        ("linear.cu", DType.BF16, "linear_1", 0, [6, 6, 6]), ("linear.cu", DType.BF16, "linear_gated_1", 0, [5, 5, 5]), ("linear.cu", DType.BF16, "linear_8", 0, [4, 4, 4]),
         ("linear.cu", DType.Q4_K, "linear_1", 0, [4, 4, 4]), ("linear.cu", DType.Q4_K, "linear_gated_1", 0, [3, 3, 3]),
         ("linear_mma.cu", DType.BF16, "linear_mma_32", 3 * 160 * 128, [2, 1, 3]), ("linear_mma.cu", DType.BF16, "linear_mma_64", 3 * 192 * 128, [2, 1, 3]),
         ("linear_mma.cu", DType.BF16, "linear_mma_128", 3 * 256 * 128, [1, 1, 2]), ("linear_mma.cu", DType.BF16, "linear_mma_gated_128", 3 * 256 * 128, [1, 1, 2]),
@@ -79,7 +79,7 @@ public sealed unsafe class NvrtcTests
             var kernel = Compiled(architecture, file, form is { } f ? $"FORM={CudaForms.Number(f)}" : null).Kernels.Single(k => k.Kernel == name);
             var fit = kernel.Blocks(architecture, dynamic);
             TestContext.Out.WriteLine($"{architecture} {kernel} {form}: {fit} blocks");
-            var spilled = architecture == "sm_80" && name is ("attend_split" or "linear_8") ? 8 : 0; // two registers that the compiler gives up for another block
+            var spilled = architecture == "sm_80" && name == "attend_split" ? 8 : 0; // two registers that the compiler gives up for another block
             Assert.That(kernel.Frame, Is.LessThanOrEqualTo(spilled), $"{name} for {architecture}: registers or arrays that lie in memory");
             Assert.That(fit, Is.GreaterThanOrEqualTo(blocks[Array.IndexOf(Architectures, architecture)]), $"{name} {form} for {architecture}: {kernel}");
         }

@@ -15,7 +15,7 @@ extern "C" __attribute__((visibility("default"))) void emulator_bind(Emulator* e
 #define blockIdx (emulator->block)
 #define gridDim (emulator->blocks)
 
-#define KERNEL(name, Parameters, most_threads) \
+#define KERNEL(name, Parameters, most_threads, ...) \
     static void name##_body(const Parameters& p); \
     extern "C" __attribute__((visibility("default"))) void name(const void* q) { name##_body(*(const Parameters*)q); } \
     extern "C" __attribute__((visibility("default"))) const KernelInfo name##_info = { sizeof(Parameters), most_threads }; \

@@ -18,8 +18,8 @@ struct f16 { u16 bits; };
 
 #ifndef TRIMTAB_EMULATED
 
-#define KERNEL(name, Parameters, threads) \
-    extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Parameters p)
+#define KERNEL(name, Parameters, ...) /* threads, and, if the compiler is to fit so many, blocks a multiprocessor */ \
+    extern "C" __global__ void __launch_bounds__(__VA_ARGS__) name(const __grid_constant__ Parameters p)
 #define SHARED(type, name, count) __shared__ __align__(16) type name[count]
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) u8 name[]
 

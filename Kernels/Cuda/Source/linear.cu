@@ -58,7 +58,7 @@ template <int most_tokens, bool gated> inline void linear_rows(const LinearParam
 #pragma unroll
     for (i32 t = 0; t < most_tokens; t++)
         sum[t] = value[gated ? t : 0] = 0;
-    if (wide && p.columns % 8 == 0 && tokens == most_tokens)
+    if (wide && p.columns % CHUNK == 0 && tokens == most_tokens)
         sum_row<most_tokens, gated, true>(p, m, row, input, tokens, wide, sum, value);
     else
         sum_row<most_tokens, gated, false>(p, m, row, input, tokens, wide, sum, value);
@@ -77,11 +77,11 @@ template <int most_tokens, bool gated> inline void linear_rows(const LinearParam
 KERNEL(linear_1, LinearParameters, 256) { linear_rows<1, false>(p); }
 KERNEL(linear_2, LinearParameters, 256) { linear_rows<2, false>(p); }
 KERNEL(linear_4, LinearParameters, 256) { linear_rows<4, false>(p); }
-KERNEL(linear_8, LinearParameters, 256) { linear_rows<8, false>(p); }
+KERNEL(linear_8, LinearParameters, 256, 4) { linear_rows<8, false>(p); }
 KERNEL(linear_gated_1, LinearParameters, 256) { linear_rows<1, true>(p); }
 KERNEL(linear_gated_2, LinearParameters, 256) { linear_rows<2, true>(p); }
 KERNEL(linear_gated_4, LinearParameters, 256) { linear_rows<4, true>(p); }
-KERNEL(linear_gated_8, LinearParameters, 256) { linear_rows<8, true>(p); }
+KERNEL(linear_gated_8, LinearParameters, 256, 3) { linear_rows<8, true>(p); }
 #ifndef ACT_BF16 // from 9 tokens on, tensor cores multiply bfloat16
 KERNEL(linear_16, LinearParameters, 256) { linear_rows<16, false>(p); }
 KERNEL(linear_gated_16, LinearParameters, 256) { linear_rows<16, true>(p); }
