@@ -77,11 +77,18 @@ template <int most_tokens, bool gated> inline void linear_rows(const LinearParam
 KERNEL(linear_1, LinearParameters, 256) { linear_rows<1, false>(p); }
 KERNEL(linear_2, LinearParameters, 256) { linear_rows<2, false>(p); }
 KERNEL(linear_4, LinearParameters, 256) { linear_rows<4, false>(p); }
-KERNEL(linear_8, LinearParameters, 256, 4) { linear_rows<8, false>(p); }
-KERNEL(linear_gated_1, LinearParameters, 256) { linear_rows<1, true>(p); }
 KERNEL(linear_gated_2, LinearParameters, 256) { linear_rows<2, true>(p); }
 KERNEL(linear_gated_4, LinearParameters, 256) { linear_rows<4, true>(p); }
+// Where the compiler would keep registers in memory for one more block a multiprocessor, it is told how many are enough.
+#if FORM <= FORM_BF16
+KERNEL(linear_8, LinearParameters, 256, 4) { linear_rows<8, false>(p); }
+KERNEL(linear_gated_1, LinearParameters, 256) { linear_rows<1, true>(p); }
 KERNEL(linear_gated_8, LinearParameters, 256, 3) { linear_rows<8, true>(p); }
+#else
+KERNEL(linear_8, LinearParameters, 256) { linear_rows<8, false>(p); }
+KERNEL(linear_gated_1, LinearParameters, 256, 3) { linear_rows<1, true>(p); }
+KERNEL(linear_gated_8, LinearParameters, 256) { linear_rows<8, true>(p); }
+#endif
 #ifndef ACT_BF16 // from 9 tokens on, tensor cores multiply bfloat16
 KERNEL(linear_16, LinearParameters, 256) { linear_rows<16, false>(p); }
 KERNEL(linear_gated_16, LinearParameters, 256) { linear_rows<16, true>(p); }
