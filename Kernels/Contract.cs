@@ -145,6 +145,17 @@ internal static class Contract
         Expect(Op, nameof(weights), weights, DType.F32, rows.Rows, output.Rows);
     }
 
+    /// <summary>Shapes alone; the types of the tensors are told where their addresses are taken.</summary>
+    public static void Linear(Tensor output, Tensor input, Weight weight, Tensor bias, Epilogue epilogue)
+    {
+        const string Op = nameof(Device.Linear);
+        var gated = epilogue.IsGated();
+        if (input.Columns != weight.Columns || output.Rows != input.Rows || output.Columns * (gated ? 2L : 1) != weight.Rows)
+            throw new ArgumentException($"{Op}: output {Describe(output)} of input {Describe(input)} and weight [{weight.Rows}, {weight.Columns}]{(gated ? ", gated" : "")}");
+        if (!bias.IsNone && bias.Count != weight.Rows)
+            throw new ArgumentException($"{Op}: bias {Describe(bias)} of a weight with {weight.Rows} rows");
+    }
+
     public static void Experts(DType type, Tensor output, Tensor input, Tensor scores, in ExpertWeights weights)
     {
         const string Op = nameof(Device.Experts);
@@ -154,7 +165,7 @@ internal static class Contract
         Expect(Op, nameof(scores), scores, type, input.Rows, count);
         if (weights.Used < 1 || weights.Used > count || weights.Down.Length != count)
             throw new ArgumentException($"{Op}: {weights.Used} of {count} experts, {weights.Down.Length} with a second matrix");
-        if (weights.Activation is not (Epilogue.SiluGate or Epilogue.GeluTanhGate))
+        if (!weights.Activation.IsGated())
             throw new ArgumentException($"{Op}: {weights.Activation}; expected a gated epilogue");
         for (var e = 0; e < count; e++)
         {

@@ -19,6 +19,13 @@ public enum Epilogue
     Silu,
 }
 
+/// <summary>What of an <see cref="Epilogue"/> shapes depend on.</summary>
+public static class Epilogues
+{
+    /// <summary>Whether weight rows are half gates, half values, so that there are half as many outputs.</summary>
+    public static bool IsGated(this Epilogue epilogue) => epilogue is Epilogue.SiluGate or Epilogue.GeluTanhGate;
+}
+
 /// <summary>
 /// Options of ops that only some model families need. A device names those that it computes; a model that needs another one is refused
 /// when it is loaded, so that no device ignores an option in silence.

@@ -19,12 +19,7 @@ public sealed unsafe partial class CpuDevice
     public override void Linear(Tensor output, Tensor input, Weight weight, Tensor bias, Epilogue epilogue)
     {
         var packed = Packed(nameof(Linear), weight);
-        var gated = epilogue is Epilogue.SiluGate or Epilogue.GeluTanhGate;
-        if (input.Columns != packed.Columns || output.Rows != input.Rows || output.Columns * (gated ? 2L : 1) != packed.Rows)
-            throw new ArgumentException(
-                $"Linear: output {output.Describe()} of input {input.Describe()} and weight [{packed.Rows}, {packed.Columns}]{(gated ? ", gated" : "")}");
-        if (!bias.IsNone && bias.Count != packed.Rows)
-            throw new ArgumentException($"Linear: bias {bias.Describe()} of a weight with {packed.Rows} rows");
+        Contract.Linear(output, input, packed, bias, epilogue);
         Linear(output.F32(), input.F32(), packed, bias.IsNone ? null : bias.F32(), input.Rows, epilogue);
         KeepAlive(output, input, bias);
     }
@@ -33,7 +28,7 @@ public sealed unsafe partial class CpuDevice
     {
         if (tokens == 0)
             return;
-        var gated = epilogue is Epilogue.SiluGate or Epilogue.GeluTanhGate;
+        var gated = epilogue.IsGated();
         // Gate and value rows do not lie in the same lanes of their panels: take the sums first.
         var apart = gated && !weight.IsGated;
         var sums = apart ? Temporary((long)tokens * weight.Rows) : output;

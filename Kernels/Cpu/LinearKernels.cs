@@ -81,7 +81,7 @@ internal sealed unsafe class LinearKernels<T>(EmittedDot? emitted = null) : Line
             pool.Run(job.Tokens, new QuantizeWork(job), Grain / job.Weight.Columns);
         if (job.Pairs != 0)
             pool.Run(job.Tokens, new HalveWork(job), Grain / job.Weight.Columns);
-        pool.Run(IsGate(job.Epilogue) ? panels / 2 : panels, new Work(job, emitted));
+        pool.Run(job.Epilogue.IsGated() ? panels / 2 : panels, new Work(job, emitted));
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
@@ -113,8 +113,6 @@ internal sealed unsafe class LinearKernels<T>(EmittedDot? emitted = null) : Line
                 target[k + j] = lane[16 * j];
         }
     }
-
-    private static bool IsGate(Epilogue epilogue) => epilogue is Epilogue.SiluGate or Epilogue.GeluTanhGate;
 
     /// <summary>Adds a chunk's products to the sums of some tokens; returns the chunk's bytes.</summary>
     private static int Accumulate(DType form, byte* chunk, int columns, float* x, nint stride, int tokens, float* sums, bool first, float* scratch) => form switch
@@ -308,7 +306,7 @@ internal sealed unsafe class LinearKernels<T>(EmittedDot? emitted = null) : Line
             var scratch = (float*)(job.Scratch + worker * ScratchBytes);
             var sums = scratch + UnpackedBytes / sizeof(float);
             var biases = sums + (Together + 1) * Tile * 16;
-            var gated = IsGate(job.Epilogue);
+            var gated = job.Epilogue.IsGated();
             // One or two tokens read weights as fast as they come: one panel after another, a single stream. Two share long rows of activations,
             // which do not stay in the nearest cache beside them (Q4_0 of 5632 columns: 34 GB/s for 28; of 2048 columns 33 for 36).
             var step = job.Tokens > Few ? gated ? Together / 2 : Together : gated || job.Weight.Columns <= 4096 ? 1 : 2;

@@ -60,7 +60,7 @@ public sealed unsafe partial class CudaDevice
 
     private void Multiply(ExpertMatrices matrices, nint output, nint input, nint table, int slots, int tile, int tiles, Epilogue epilogue)
     {
-        var gated = epilogue is Epilogue.SiluGate or Epilogue.GeluTanhGate;
+        var gated = epilogue.IsGated();
         foreach (var part in matrices.Parts)
         {
             Part(part.Type, new()

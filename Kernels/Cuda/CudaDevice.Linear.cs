@@ -78,12 +78,7 @@ public sealed unsafe partial class CudaDevice
     public override void Linear(Tensor output, Tensor input, Weight weight, Tensor bias, Epilogue epilogue)
     {
         var packed = Packed(nameof(Linear), weight);
-        var gated = epilogue is Epilogue.SiluGate or Epilogue.GeluTanhGate;
-        if (input.Columns != packed.Columns || output.Rows != input.Rows || output.Columns * (gated ? 2L : 1) != packed.Rows)
-            throw new ArgumentException(
-                $"Linear: output {output.Describe()} of input {input.Describe()} and weight [{packed.Rows}, {packed.Columns}]{(gated ? ", gated" : "")}");
-        if (!bias.IsNone && bias.Count != packed.Rows)
-            throw new ArgumentException($"Linear: bias {bias.Describe()} of a weight with {packed.Rows} rows");
+        Contract.Linear(output, input, packed, bias, epilogue);
         Linear(output.At(ActivationType), input.At(ActivationType), packed, bias.IsNone ? 0 : bias.At(DType.F32), input.Rows, epilogue);
     }
 
@@ -92,7 +87,7 @@ public sealed unsafe partial class CudaDevice
         Enter();
         if (tokens == 0)
             return;
-        var gated = epilogue is Epilogue.SiluGate or Epilogue.GeluTanhGate;
+        var gated = epilogue.IsGated();
         // Gates and values of different forms are multiplied apart and meet afterwards.
         var apart = gated && weight.Parts.Count > 1;
         var sums = apart ? Scratch(0, (long)tokens * weight.Rows * ActivationType.BlockBytes()) : output;

@@ -162,7 +162,7 @@ public sealed partial class ReferenceDevice : Device
     /// <inheritdoc/>
     public override void Linear(Tensor output, Tensor input, Weight weight, Tensor bias, Epilogue epilogue)
     {
-        var gated = epilogue is Epilogue.SiluGate or Epilogue.GeluTanhGate;
+        var gated = epilogue.IsGated();
         var columns = gated ? weight.Rows / 2 : weight.Rows;
         if (gated && weight.Rows % 2 != 0)
             throw new ArgumentException($"{nameof(Linear)}: {weight.Rows} weight rows cannot be half gates, half values");

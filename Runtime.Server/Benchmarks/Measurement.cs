@@ -93,7 +93,7 @@ internal sealed record Cost(double WeightBytes, double Bytes, double Operations,
     {
         var (vision, projector) = (encoder.Spec, encoder.Projector);
         double rows = vision.Rows, width = vision.HiddenSize;
-        var matrices = vision.Activation is Epilogue.SiluGate or Epilogue.GeluTanhGate ? 3 : 2;
+        var matrices = vision.Activation.IsGated() ? 3 : 2;
         var layer = rows * (4 * width * width + matrices * width * vision.IntermediateSize) + 2 * rows * rows * width;
         var patches = vision.Patches * width * 3 * vision.TemporalPatch * vision.PatchSize * vision.PatchSize;
         var projection = vision.Features * (projector.HiddenSize == 0 ? (double)projector.InputSize * projector.OutputSize

@@ -69,7 +69,7 @@ internal static class OpChecks
     private static OpCheck Linear(DType type, int rows, int columns, int tokens, Epilogue epilogue, bool rounded, double tolerance)
         => new(nameof(Device.Linear), $"{type} [{rows}, {columns}] of {tokens}, {epilogue}", tolerance, device =>
         {
-            var gated = epilogue is Epilogue.SiluGate or Epilogue.GeluTanhGate;
+            var gated = epilogue.IsGated();
             var outputs = gated ? rows / 2 : rows;
             var (form, bytes) = (type, Weights(type, rows, columns));
             // Tensor cores see weights of other forms rounded to bfloat16; up to eight tokens nothing rounds them.

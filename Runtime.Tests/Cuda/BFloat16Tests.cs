@@ -37,7 +37,7 @@ public class BFloat16Tests
     private static float[] Linear(Device device, DType type, byte[] bytes, int rows, int columns, float[] input, float[]? bias, Epilogue epilogue)
     {
         using var weight = Pack(device, type, bytes, rows, columns);
-        var outputs = epilogue is Epilogue.SiluGate or Epilogue.GeluTanhGate ? rows / 2 : rows;
+        var outputs = epilogue.IsGated() ? rows / 2 : rows;
         var output = device.Activations(new float[input.Length / columns * outputs], outputs);
         device.Linear(output, device.Activations(input, columns), weight, bias is null ? default : device.Floats(bias, rows), epilogue);
         return device.Get(output);

@@ -90,7 +90,7 @@ internal sealed unsafe class LinearFixture : IDisposable
     public float[] Linear(float[] input, float[]? bias, Epilogue epilogue)
     {
         var tokens = input.Length / Columns;
-        var gated = epilogue is Epilogue.SiluGate or Epilogue.GeluTanhGate;
+        var gated = epilogue.IsGated();
         var output = Poisoned(tokens, gated ? Weight.Rows / 2 : Weight.Rows);
         Device.Linear(output, Tensor(tokens, Columns, input), Weight, bias is null ? default : Tensor(1, Weight.Rows, bias), epilogue);
         return Read(output);

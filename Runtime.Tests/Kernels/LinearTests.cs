@@ -178,7 +178,7 @@ public class LinearTests
     private static void Check(LinearFixture f, float[] input, float[]? bias, Epilogue epilogue, float[] actual)
     {
         int k = f.Columns, rows = f.Weight.Rows, tokens = input.Length / k;
-        var gated = epilogue is Epilogue.SiluGate or Epilogue.GeluTanhGate;
+        var gated = epilogue.IsGated();
         var outputs = gated ? rows / 2 : rows;
         for (var t = 0; t < tokens; t++)
             for (var n = 0; n < outputs; n++)

@@ -104,7 +104,7 @@ public sealed partial record VisionSpec(
     internal int PatchFloats => 3 * TemporalPatch * PatchSize * PatchSize;
 
     /// <summary>Whether the MLP is gated.</summary>
-    internal bool IsGated => Activation is Epilogue.SiluGate or Epilogue.GeluTanhGate;
+    internal bool IsGated => Activation.IsGated();
 
     /// <summary>What of a device it needs beyond what CLIP's tower does.</summary>
     public Abilities Needs =>
