@@ -61,11 +61,10 @@ public sealed partial class ModelFiles
     /// <exception cref="InvalidImageException">The image is too narrow for the model.</exception>
     public int ImageTokens(int width, int height, bool alone = true)
     {
-        if (Spec.Vision is not { } vision || Processor is null)
-            throw new InvalidOperationException($"{Path} is a language model without a vision encoder; it takes no images");
+        var (vision, processor) = Sight();
         if (vision.Division != ImageDivision.Tiles)
             return vision.FeatureRows(Divide(width, height, alone));
-        var (rows, columns) = Processor.Grid(width, height);
+        var (rows, columns) = processor.Grid(width, height);
         return TileMarkers(rows, columns).Sum(part => part is null ? vision.Features : part.Length);
     }
 
@@ -73,13 +72,16 @@ public sealed partial class ModelFiles
     /// <inheritdoc cref="ImageTokens"/>
     public long ImageValues(int width, int height, bool alone = true)
     {
-        if (Spec.Vision is not { } vision || Processor is null)
-            throw new InvalidOperationException($"{Path} is a language model without a vision encoder; it takes no images");
+        var (vision, processor) = Sight();
         if (vision.Division != ImageDivision.Tiles)
             return vision.PixelCount(Divide(width, height, alone));
-        var (rows, columns) = Processor.Grid(width, height);
+        var (rows, columns) = processor.Grid(width, height);
         return (rows * columns > 1 ? 1L + rows * columns : 1) * vision.PixelCount(default);
     }
+
+    private (VisionSpec Vision, ImageProcessor Processor) Sight() => (Spec.Vision, Processor) is ({ } vision, { } processor)
+        ? (vision, processor)
+        : throw new InvalidOperationException($"{Path} is a language model without a vision encoder; it takes no images");
 
     /// <summary>How the vision encoder sees an image of a size.</summary>
     private ImageGrid Divide(int width, int height, bool alone)
