@@ -91,10 +91,8 @@ internal sealed class GpuReport(string gpu, IReadOnlyList<(string Name, string V
         foreach (var (name, value) in facts)
             writer.WriteString(name, value);
         writer.WriteEndObject();
-        writer.WriteStartArray("ops");
-        foreach (var op in Ops)
+        WriteAll(writer, "ops", Ops, op =>
         {
-            writer.WriteStartObject();
             writer.WriteString("op", op.Op);
             writer.WriteString("shape", op.Shape);
             if (double.IsFinite(op.Difference))
@@ -103,24 +101,16 @@ internal sealed class GpuReport(string gpu, IReadOnlyList<(string Name, string V
             writer.WriteBoolean("passed", op.Passed);
             if (op.Error.Length > 0)
                 writer.WriteString("error", op.Error);
-            writer.WriteEndObject();
-        }
-        writer.WriteEndArray();
-        writer.WriteStartArray("answers");
-        foreach (var answer in Answers)
+        });
+        WriteAll(writer, "answers", Answers, answer =>
         {
-            writer.WriteStartObject();
             writer.WriteString("what", answer.What);
             writer.WriteNumber("agreed", answer.Agreed);
             writer.WriteNumber("tokens", answer.Tokens);
             writer.WriteBoolean("passed", answer.Passed);
-            writer.WriteEndObject();
-        }
-        writer.WriteEndArray();
-        writer.WriteStartArray("figures");
-        foreach (var figure in Figures)
+        });
+        WriteAll(writer, "figures", Figures, figure =>
         {
-            writer.WriteStartObject();
             writer.WriteString("name", figure.Name);
             writer.WriteNumber("value", figure.Value);
             writer.WriteString("unit", figure.Unit);
@@ -128,13 +118,9 @@ internal sealed class GpuReport(string gpu, IReadOnlyList<(string Name, string V
                 writer.WriteNumber(figure.AtLeast ? "at_least" : "at_most", target);
             if (figure.Met is { } met)
                 writer.WriteBoolean("met", met);
-            writer.WriteEndObject();
-        }
-        writer.WriteEndArray();
-        writer.WriteStartArray("products");
-        foreach (var p in Products)
+        });
+        WriteAll(writer, "products", Products, p =>
         {
-            writer.WriteStartObject();
             writer.WriteString("matrix", p.Matrix);
             writer.WriteNumber("rows", p.Rows);
             writer.WriteNumber("columns", p.Columns);
@@ -142,9 +128,19 @@ internal sealed class GpuReport(string gpu, IReadOnlyList<(string Name, string V
             writer.WriteNumber("own_flops", p.Own);
             if (p.Cublas is { } cublas)
                 writer.WriteNumber("cublas_flops", cublas);
+        });
+        writer.WriteEndObject();
+    }
+
+    private static void WriteAll<T>(Utf8JsonWriter writer, string name, IEnumerable<T> items, Action<T> write)
+    {
+        writer.WriteStartArray(name);
+        foreach (var item in items)
+        {
+            writer.WriteStartObject();
+            write(item);
             writer.WriteEndObject();
         }
         writer.WriteEndArray();
-        writer.WriteEndObject();
     }
 }
