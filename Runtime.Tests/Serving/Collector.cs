@@ -1,13 +1,9 @@
 using System.Buffers.Binary;
 using System.Collections.Concurrent;
-using System.Net;
 using System.Text;
 using Microsoft.AspNetCore.Builder;
-using Microsoft.AspNetCore.Hosting;
-using Microsoft.AspNetCore.Hosting.Server;
-using Microsoft.AspNetCore.Hosting.Server.Features;
 using Microsoft.AspNetCore.Http;
-using Microsoft.Extensions.DependencyInjection;
+using Trimtab.Server.Serving;
 
 namespace Trimtab.Tests.Serving;
 
@@ -17,11 +13,9 @@ internal sealed record CollectedSpan(string Trace, string Id, string Parent, str
 /// <summary>An OpenTelemetry collector: takes OTLP by HTTP and protobuf, and reads as much of it as the tests ask for.</summary>
 internal sealed class Collector : IAsyncDisposable
 {
-    private readonly WebApplication _app;
+    private WebApplication _app = null!;
 
-    private Collector(WebApplication app) => _app = app;
-
-    public string Url { get; private set; } = "";
+    public string Url => _app.Url();
 
     public ConcurrentQueue<CollectedSpan> Spans { get; } = new();
 
@@ -32,12 +26,8 @@ internal sealed class Collector : IAsyncDisposable
 
     public static async Task<Collector> StartAsync()
     {
-        var builder = WebApplication.CreateEmptyBuilder(new());
-        builder.WebHost.UseKestrelCore().ConfigureKestrel(kestrel => kestrel.Listen(IPAddress.Loopback, 0));
-        var collector = new Collector(builder.Build());
-        collector._app.Run(collector.TakeAsync);
-        await collector._app.StartAsync();
-        collector.Url = collector._app.Services.GetRequiredService<IServer>().Features.Get<IServerAddressesFeature>()!.Addresses.First();
+        var collector = new Collector();
+        collector._app = await Loopback.StartAsync(collector.TakeAsync);
         return collector;
     }
 

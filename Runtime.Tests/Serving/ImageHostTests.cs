@@ -1,10 +1,6 @@
 using System.Net;
 using Microsoft.AspNetCore.Builder;
-using Microsoft.AspNetCore.Hosting;
-using Microsoft.AspNetCore.Hosting.Server;
-using Microsoft.AspNetCore.Hosting.Server.Features;
 using Microsoft.AspNetCore.Http;
-using Microsoft.Extensions.DependencyInjection;
 using Trimtab.Server.Serving;
 
 namespace Trimtab.Tests.Serving;
@@ -19,10 +15,7 @@ public class ImageHostTests
     [OneTimeSetUp]
     public async Task Start()
     {
-        var builder = WebApplication.CreateEmptyBuilder(new());
-        builder.WebHost.UseKestrelCore().ConfigureKestrel(kestrel => kestrel.Listen(IPAddress.Loopback, 0));
-        _host = builder.Build();
-        _host.Run(async context =>
+        _host = await Loopback.StartAsync(async context =>
         {
             Interlocked.Increment(ref _asked);
             var path = context.Request.Path.Value!;
@@ -39,8 +32,7 @@ public class ImageHostTests
             else
                 context.Response.StatusCode = 404;
         });
-        await _host.StartAsync();
-        _port = new Uri(_host.Services.GetRequiredService<IServer>().Features.Get<IServerAddressesFeature>()!.Addresses.First()).Port;
+        _port = new Uri(_host.Url()).Port;
     }
 
     [OneTimeTearDown]

@@ -4,12 +4,9 @@ using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Microsoft.AspNetCore.Builder;
-using Microsoft.AspNetCore.Hosting;
-using Microsoft.AspNetCore.Hosting.Server;
-using Microsoft.AspNetCore.Hosting.Server.Features;
 using Microsoft.AspNetCore.Http;
-using Microsoft.Extensions.DependencyInjection;
 using Trimtab.Server.Routing;
+using Trimtab.Server.Serving;
 
 namespace Trimtab.Tests.Serving;
 
@@ -320,21 +317,17 @@ public class RouterTests
     /// <summary>A replica that does what the test says.</summary>
     private sealed class Stub : IAsyncDisposable
     {
-        private readonly WebApplication _app;
+        private WebApplication _app = null!;
         private int _asked;
 
-        private Stub(WebApplication app) => _app = app;
-
-        public string Url { get; private set; } = "";
+        public string Url => _app.Url();
 
         public int Asked => Volatile.Read(ref _asked);
 
         public static async Task<Stub> StartAsync(RequestDelegate answer, int ready = 200, Func<int>? readiness = null)
         {
-            var builder = WebApplication.CreateEmptyBuilder(new());
-            builder.WebHost.UseKestrelCore().ConfigureKestrel(kestrel => kestrel.Listen(IPAddress.Loopback, 0));
-            var stub = new Stub(builder.Build());
-            stub._app.Run(async context =>
+            var stub = new Stub();
+            stub._app = await Loopback.StartAsync(async context =>
             {
                 if (context.Request.Path == "/ready")
                 {
@@ -345,8 +338,6 @@ public class RouterTests
                 await context.Request.Body.CopyToAsync(Stream.Null);
                 await answer(context);
             });
-            await stub._app.StartAsync();
-            stub.Url = stub._app.Services.GetRequiredService<IServer>().Features.Get<IServerAddressesFeature>()!.Addresses.First();
             return stub;
         }
 
