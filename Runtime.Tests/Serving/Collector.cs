@@ -27,7 +27,7 @@ internal sealed class Collector : IAsyncDisposable
     public static async Task<Collector> StartAsync()
     {
         var collector = new Collector();
-        collector._app = await Loopback.StartAsync(collector.TakeAsync);
+        collector._app = await LocalServer.StartAsync(collector.TakeAsync);
         return collector;
     }
 

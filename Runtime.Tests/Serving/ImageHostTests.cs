@@ -15,7 +15,7 @@ public class ImageHostTests
     [OneTimeSetUp]
     public async Task Start()
     {
-        _host = await Loopback.StartAsync(async context =>
+        _host = await LocalServer.StartAsync(async context =>
         {
             Interlocked.Increment(ref _asked);
             var path = context.Request.Path.Value!;

@@ -327,7 +327,7 @@ public class RouterTests
         public static async Task<Stub> StartAsync(RequestDelegate answer, int ready = 200, Func<int>? readiness = null)
         {
             var stub = new Stub();
-            stub._app = await Loopback.StartAsync(async context =>
+            stub._app = await LocalServer.StartAsync(async context =>
             {
                 if (context.Request.Path == "/ready")
                 {

@@ -6,7 +6,7 @@ using Microsoft.AspNetCore.Http;
 namespace Trimtab.Tests.Serving;
 
 /// <summary>Servers that tests stand up beside ours.</summary>
-internal static class Loopback
+internal static class LocalServer
 {
     /// <summary>A server on a free port of this machine; its address is its <see cref="Trimtab.Server.Serving.HttpHost.Url"/>.</summary>
     public static async Task<WebApplication> StartAsync(RequestDelegate answer)
