@@ -176,7 +176,23 @@ public abstract class Device : IDisposable
     /// <exception cref="ArgumentException">Parts differ in their columns.</exception>
     public abstract Weight Pack(params ReadOnlySpan<WeightData> parts);
 
-    /// <summary>What every <see cref="Pack"/> asks of its parts.</summary>
+    /// <summary>Among how many ranks it divides layers (<see cref="TensorParallelDevice"/>); 1: it divides nothing.</summary>
+    public virtual int Ranks => 1;
+
+    /// <summary>Allocates a zeroed tensor whose columns the ranks divide.</summary>
+    public virtual Tensor Allocate(DType type, int rows, Division columns)
+    {
+        ArgumentNullException.ThrowIfNull(columns);
+        return Allocate(type, rows, columns.Count);
+    }
+
+    /// <summary>Packs weight parts whose rows, all parts' one after another, or whose columns the ranks divide.</summary>
+    /// <param name="division">Who has which; of columns, one range a rank, which begins and ends with a block.</param>
+    /// <param name="byColumns">Whether columns are divided: a product's outputs are then added up.</param>
+    /// <param name="parts">The rows.</param>
+    public virtual Weight PackDivided(Division division, bool byColumns, params ReadOnlySpan<WeightData> parts) => Pack(parts);
+
+    /// <summary>What every <c>Pack</c> asks of its parts.</summary>
     private protected void CheckParts(ReadOnlySpan<WeightData> parts)
     {
         if (parts.IsEmpty)

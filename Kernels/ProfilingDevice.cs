@@ -52,6 +52,15 @@ public sealed class ProfilingDevice(Device device) : Device
     public override Weight Pack(params ReadOnlySpan<WeightData> parts) => device.Pack(parts);
 
     /// <inheritdoc/>
+    public override int Ranks => device.Ranks;
+
+    /// <inheritdoc/>
+    public override Tensor Allocate(DType type, int rows, Division columns) => device.Allocate(type, rows, columns);
+
+    /// <inheritdoc/>
+    public override Weight PackDivided(Division division, bool byColumns, params ReadOnlySpan<WeightData> parts) => device.PackDivided(division, byColumns, parts);
+
+    /// <inheritdoc/>
     public override bool Computes(DType type, int columns) => device.Computes(type, columns);
 
     /// <inheritdoc/>

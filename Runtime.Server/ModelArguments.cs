@@ -29,6 +29,8 @@ internal sealed class ModelArguments
 
     private readonly Option<string> _device = DeviceOption();
 
+    private readonly Option<int> _tensorParallel = TensorParallelOption();
+
     private readonly Option<int> _threads = new("--threads", "-t")
     {
         Description = "CPU threads; 0 for one per core.",
@@ -95,11 +97,21 @@ internal sealed class ModelArguments
 
     /// <summary>--device.</summary>
     public static Option<string> DeviceOption()
-        => new Option<string>("--device") { Description = "Where the model runs: the CPU, or the first NVIDIA GPU.", DefaultValueFactory = _ => "cpu" }.AcceptOnlyFromAmong("cpu", "cuda");
+        => new Option<string>("--device") { Description = "Where the model runs: the CPU, or NVIDIA GPUs.", DefaultValueFactory = _ => "cpu" }.AcceptOnlyFromAmong("cpu", "cuda");
 
-    /// <summary>The GPU that --device asks for, or null. --activations f32 computes in floats there; else they are bfloat16.</summary>
-    public static CudaOptions? ReadDevice(ParseResult parse, Option<string> device, Option<string> activations)
-        => parse.GetValue(device) == "cuda" ? new() { ActivationType = parse.GetValue(activations) == "f32" ? DType.F32 : DType.BF16 } : null;
+    /// <summary>--tensor-parallel.</summary>
+    public static Option<int> TensorParallelOption()
+        => new("--tensor-parallel", "-tp") { Description = "With --device cuda: how many GPUs divide each layer among them (needs NCCL).", HelpName = "N", DefaultValueFactory = _ => 1 };
+
+    /// <summary>The GPUs that --device asks for, or null. --activations f32 computes in floats there; else they are bfloat16.</summary>
+    /// <exception cref="UsageException">So many are not to be had.</exception>
+    public static CudaOptions? ReadDevice(ParseResult parse, Option<string> device, Option<string> activations, Option<int> tensorParallel)
+    {
+        var ranks = Math.Max(1, Range(parse, tensorParallel, 64));
+        if (parse.GetValue(device) == "cuda")
+            return new() { ActivationType = parse.GetValue(activations) == "f32" ? DType.F32 : DType.BF16, TensorParallel = ranks };
+        return ranks == 1 ? null : throw new UsageException("--tensor-parallel is of GPUs; say --device cuda too");
+    }
 
     /// <summary>What --activations asks for.</summary>
     public static Activations ReadActivations(ParseResult parse, Option<string> activations)
@@ -107,7 +119,7 @@ internal sealed class ModelArguments
 
     public void AddTo(Command command)
     {
-        foreach (var option in (ReadOnlySpan<Option>)[_model, _mmproj, _dtype, _activations, _kv, _device, _threads, _context])
+        foreach (var option in (ReadOnlySpan<Option>)[_model, _mmproj, _dtype, _activations, _kv, _device, _tensorParallel, _threads, _context])
             command.Options.Add(option);
     }
 
@@ -122,7 +134,7 @@ internal sealed class ModelArguments
             WeightType = Read(parse, _dtype),
             Activations = ReadActivations(parse, _activations),
             Threads = threads,
-            Cuda = ReadDevice(parse, _device, _activations),
+            Cuda = ReadDevice(parse, _device, _activations, _tensorParallel),
             Engine = new() { ContextLength = context, KvType = ReadKv(parse, _kv) },
             Progress = progress,
         }, cancel));

@@ -95,7 +95,7 @@ public sealed partial class VisionLanguageModel : IDisposable
         var start = System.Diagnostics.Stopwatch.GetTimestamp();
         var files = ModelFiles.OpenWithWeights(path, options.MmprojPath, out var source);
         using var _ = source;
-        var device = options.Device ?? (options.Cuda is { } cuda ? new CudaDevice(cuda) : new CpuDevice(options.Threads, options.Activations));
+        var device = options.Device ?? (options.Cuda is { } cuda ? CudaDevice.Open(cuda) : new CpuDevice(options.Threads, options.Activations));
         var own = options.Device is null ? device : null;
         try
         {

@@ -6,107 +6,73 @@ public sealed unsafe partial class CudaDevice
 {
     private const int DefaultShared = 48 << 10;
 
-    private readonly Dictionary<long, Recorded> _graphs = [];
     private readonly Dictionary<nint, int> _shared = []; // dynamic shared memory that a kernel was allowed, beyond the default
+    private readonly CudaGraphs _graphs;
     private string _lastOp = "";
     private bool _capturing;
-    private long _replays;
-    private int _generation; // changes when memory is freed that a graph may know
 
-    private sealed class Recorded
-    {
-        public CudaGraphExec? Executable;
-        public int Generation;
-        public long Used;
-    }
-
-    /// <summary>Graphs that are kept; the one that was used least recently makes room for another.</summary>
-    internal const int MostGraphs = 256;
+    /// <summary>Changes when memory is freed that a graph may know.</summary>
+    internal int Generation { get; private set; }
 
     /// <summary>Whether <see cref="Replay"/> captures steps; without, every step is launched op by op.</summary>
     public bool Graphs { get; set; } = true;
 
     /// <summary>Steps that ran as a captured graph, and graphs that had to be captured for them.</summary>
-    public (long Replayed, long Captured) GraphCounts { get; private set; }
+    public (long Replayed, long Captured) GraphCounts => _graphs.Counts;
 
     /// <summary>
     /// Runs a step. The first of its key runs as it is, which compiles its kernels and grows what grows; the second is captured, and from
     /// then on a step is one launch. The caller's key stands for all that the step's ops are told (shapes, tensors); what lies in the
     /// tensors may change. When memory was freed meanwhile, the graph is captured again.
     /// </summary>
-    public override void Replay(long key, Action record)
+    public override void Replay(long key, Action record) => _graphs.Replay(key, record);
+
+    /// <summary>From here on ops are recorded instead of queued.</summary>
+    internal void BeginCapture()
     {
-        ArgumentNullException.ThrowIfNull(record);
         Enter();
-        if (!Graphs)
-        {
-            record();
-            return;
-        }
-        if (!_graphs.TryGetValue(key, out var recorded))
-        {
-            if (_graphs.Count >= MostGraphs)
-                Evict();
-            _graphs.Add(key, new() { Used = ++_replays });
-            record();
-            return;
-        }
-        recorded.Used = ++_replays;
-        if (recorded.Executable is null || recorded.Generation != _generation)
-            Capture(recorded, record);
-        GraphCounts = (GraphCounts.Replayed + 1, GraphCounts.Captured);
-        _lastOp = "a captured step";
-        cuGraphLaunch(recorded.Executable!.Value, _stream.Value).Check("cuGraphLaunch");
-    }
-
-    private void Evict()
-    {
-        var (key, oldest) = _graphs.MinBy(graph => graph.Value.Used);
-        _graphs.Remove(key);
-        if (oldest.Executable is not { } executable)
-            return;
-        cuStreamSynchronize(_stream.Value).Check(_lastOp); // it may still run
-        executable.Dispose();
-    }
-
-    private void Capture(Recorded recorded, Action record)
-    {
         cuStreamBeginCapture(_stream.Value, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).Check("cuStreamBeginCapture");
         _capturing = true;
-        nint graph = 0;
-        try
-        {
-            record();
-        }
-        catch
-        {
-            _capturing = false;
-            if (cuStreamEndCapture(_stream.Value, out graph) == CUresult.CUDA_SUCCESS && graph != 0)
-                _ = cuGraphDestroy(graph);
-            throw;
-        }
+    }
+
+    /// <summary>The graph of what was recorded; the caller's.</summary>
+    internal nint EndCapture()
+    {
+        Enter();
         _capturing = false;
-        cuStreamEndCapture(_stream.Value, out graph).Check("cuStreamEndCapture");
-        try
-        {
-            CUgraphExecUpdateResultInfo info;
-            if (recorded.Executable is { } old && cuGraphExecUpdate(old.Value, graph, &info) != CUresult.CUDA_SUCCESS)
-            {
-                old.Dispose();
-                recorded.Executable = null;
-            }
-            if (recorded.Executable is null)
-            {
-                cuGraphInstantiateWithFlags(out var executable, graph, 0).Check("cuGraphInstantiateWithFlags");
-                recorded.Executable = new(executable);
-            }
-            recorded.Generation = _generation;
-            GraphCounts = (GraphCounts.Replayed, GraphCounts.Captured + 1);
-        }
-        finally
-        {
+        cuStreamEndCapture(_stream.Value, out var graph).Check("cuStreamEndCapture");
+        return graph;
+    }
+
+    /// <summary>Ends a recording that something threw out of; nothing where none is.</summary>
+    internal void AbandonCapture()
+    {
+        if (!_capturing)
+            return;
+        Enter();
+        _capturing = false;
+        if (cuStreamEndCapture(_stream.Value, out var graph) == CUresult.CUDA_SUCCESS && graph != 0)
             _ = cuGraphDestroy(graph);
-        }
+    }
+
+    /// <summary>The stream, for what others queue on it.</summary>
+    internal nint QueueOf(string? op = null)
+    {
+        Enter();
+        _lastOp = op ?? _lastOp;
+        return _stream.Value;
+    }
+
+    /// <summary>Whether all that was queued is done.</summary>
+    /// <exception cref="CudaException">Some of it failed.</exception>
+    internal bool IsIdle()
+    {
+        Enter();
+        var result = cuStreamQuery(_stream.Value);
+        if (result == CUresult.CUDA_ERROR_NOT_READY)
+            return false;
+        result.Check(_lastOp);
+        return true;
     }
 
     /// <summary>A kernel, compiled and loaded at its first use.</summary>

@@ -36,9 +36,13 @@ public sealed unsafe partial class CudaDevice : Device
 
     /// <summary>Opens a GPU.</summary>
     /// <exception cref="CudaException">There is none, or the driver refuses; the message says what is missing.</exception>
+    /// <exception cref="ArgumentException">The options ask for several; see <see cref="Open"/>.</exception>
     public CudaDevice(CudaOptions? options = null)
     {
+        if (options is { TensorParallel: not 1 })
+            throw new ArgumentException($"a CudaDevice is one GPU; {nameof(CudaDevice)}.{nameof(Open)} opens {options.TensorParallel}", nameof(options));
         _options = options ??= new();
+        _graphs = new(this);
         if (options.ActivationType is not (DType.F32 or DType.BF16))
             throw new NotSupportedException($"a GPU's activations are BF16 or F32, not {options.ActivationType}");
         try
@@ -96,6 +100,33 @@ public sealed unsafe partial class CudaDevice : Device
 
     /// <inheritdoc/>
     public override string Name { get; }
+
+    /// <summary>Which GPU, as the driver counts them.</summary>
+    internal int Ordinal => _options.Ordinal;
+
+    /// <summary>Opens a GPU or, where <see cref="CudaOptions.TensorParallel"/> says so, several that divide each layer.</summary>
+    /// <exception cref="CudaException">There are not so many, or NCCL is missing; the message says what.</exception>
+    public static Device Open(CudaOptions options)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        if (options.TensorParallel < 1)
+            throw new ArgumentOutOfRangeException(nameof(options), $"{nameof(options.TensorParallel)} is {options.TensorParallel}; expected at least 1");
+        if (options.TensorParallel == 1)
+            return new CudaDevice(options);
+        var ranks = new List<CudaDevice>();
+        try
+        {
+            for (var r = 0; r < options.TensorParallel; r++)
+                ranks.Add(new(options with { Ordinal = options.Ordinal + r, TensorParallel = 1 }));
+            return new TensorParallelDevice(ranks, new NcclCommunicator([.. ranks]));
+        }
+        catch
+        {
+            foreach (var rank in ranks)
+                rank.Dispose();
+            throw;
+        }
+    }
 
     /// <summary>What a report says of the GPU beside its name: driver, processors, and, where NVML is, clocks, temperature and power of this moment.</summary>
     public IReadOnlyList<(string Name, string Value)> Facts
@@ -255,7 +286,7 @@ public sealed unsafe partial class CudaDevice : Device
             if (_disposed || !_storages.Remove(pointer))
                 return;
         Enter();
-        _generation++; // graphs may hold its address
+        Generation++; // graphs may hold its address
         cuMemFreeAsync(pointer, _stream.Value).Check("cuMemFreeAsync");
     }
 
@@ -310,7 +341,7 @@ public sealed unsafe partial class CudaDevice : Device
 
     /// <summary>Makes the GPU's context the calling thread's.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private void Enter()
+    internal void Enter()
     {
         if (entered == _id)
             return;
@@ -318,6 +349,9 @@ public sealed unsafe partial class CudaDevice : Device
         cuCtxSetCurrent(_context).Check("cuCtxSetCurrent");
         entered = _id;
     }
+
+    /// <summary>Says that a library may have changed the calling thread's context.</summary>
+    internal static void Leave() => entered = 0;
 
     private int Attribute(CUdevice_attribute attribute)
     {
@@ -345,8 +379,7 @@ public sealed unsafe partial class CudaDevice : Device
             _storages.Clear();
             _disposed = true;
         }
-        foreach (var graph in _graphs.Values)
-            graph.Executable?.Dispose();
+        _graphs.Dispose();
         foreach (var module in _modules.Values)
             module.Dispose();
         foreach (var product in _products.Values)

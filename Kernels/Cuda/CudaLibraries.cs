@@ -4,7 +4,7 @@ using System.Runtime.InteropServices;
 
 namespace Trimtab.Kernels.Cuda;
 
-/// <summary>Finds the files behind <see cref="Driver"/>, <see cref="Nvrtc"/>, <see cref="CublasLt"/> and <see cref="Nvml"/>.</summary>
+/// <summary>Finds the files behind <see cref="Driver"/>, <see cref="Nvrtc"/>, <see cref="CublasLt"/>, <see cref="Nccl"/> and <see cref="Nvml"/>.</summary>
 internal static class CudaLibraries
 {
     /// <summary>Names a driver to load in place of the system's: the tests' emulated one, say.</summary>
@@ -16,11 +16,15 @@ internal static class CudaLibraries
     /// <summary>Names a cuBLASLt to load in place of the system's.</summary>
     public const string CublasVariable = "TRIMTAB_CUBLASLT";
 
+    /// <summary>Names an NCCL to load in place of the system's.</summary>
+    public const string NcclVariable = "TRIMTAB_NCCL";
+
     private static string Variable(string library) => library switch
     {
         Driver.Library => DriverVariable,
         Nvrtc.Library => NvrtcVariable,
         CublasLt.Library => CublasVariable,
+        Nccl.Library => NcclVariable,
         _ => "TRIMTAB_NVML",
     };
 
@@ -33,6 +37,8 @@ internal static class CudaLibraries
             return windows ? ["nvcuda.dll"] : ["libcuda.so.1", "libcuda.so"];
         if (library == Nvml.Library)
             return windows ? ["nvml.dll"] : ["libnvidia-ml.so.1"];
+        if (library == Nccl.Library)
+            return windows ? ["nccl.dll"] : ["libnccl.so.2", "libnccl.so"];
         // Of the toolkit's folder only what it says itself; the loader searches the system's own.
         string[] names = (library, windows) switch
         {
@@ -50,6 +56,7 @@ internal static class CudaLibraries
     {
         Driver.Library => $"no CUDA driver was found (tried {Tried(library)}): this machine has no NVIDIA GPU, or its driver is not installed",
         Nvrtc.Library => $"no NVRTC was found (tried {Tried(library)}): install the CUDA toolkit's NVRTC, version 12 or 13, or name the file in {NvrtcVariable}",
+        Nccl.Library => $"no NCCL was found (tried {Tried(library)}): install NCCL 2, which adds up what several GPUs compute, or name the file in {NcclVariable}",
         Nvml.Library => $"no NVML was found (tried {Tried(library)})",
         _ => $"no cuBLASLt was found (tried {Tried(library)}): install CUDA's cuBLAS, version 12 or 13, or name the file in {CublasVariable}",
     };
@@ -64,7 +71,7 @@ internal static class CudaLibraries
 
     private static nint Resolve(string library, Assembly assembly, DllImportSearchPath? path)
     {
-        if (library is not (Driver.Library or Nvrtc.Library or CublasLt.Library or Nvml.Library))
+        if (library is not (Driver.Library or Nvrtc.Library or CublasLt.Library or Nccl.Library or Nvml.Library))
             return 0;
         foreach (var candidate in Candidates(library, OperatingSystem.IsWindows(), Environment.GetEnvironmentVariable))
         {

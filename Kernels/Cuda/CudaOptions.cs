@@ -6,6 +6,12 @@ public sealed record CudaOptions
     /// <summary>Which GPU, as the driver counts them.</summary>
     public int Ordinal { get; init; }
 
+    /// <summary>
+    /// GPUs, from <see cref="Ordinal"/> on, among which each layer is divided (tensor parallelism), by NCCL 2; they are to be of one kind. Only
+    /// <see cref="CudaDevice.Open"/> opens more than one.
+    /// </summary>
+    public int TensorParallel { get; init; } = 1;
+
     /// <summary>BF16, which tensor cores multiply, or F32.</summary>
     public DType ActivationType { get; init; } = DType.BF16;
 

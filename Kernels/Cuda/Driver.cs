@@ -56,6 +56,7 @@ internal static unsafe partial class Driver
     [LibraryImport(Library)] public static partial CUresult cuStreamCreate(out nint stream, uint flags);
     [LibraryImport(Library, EntryPoint = "cuStreamDestroy_v2")] public static partial CUresult cuStreamDestroy(nint stream);
     [LibraryImport(Library)] public static partial CUresult cuStreamSynchronize(nint stream);
+    [LibraryImport(Library)] public static partial CUresult cuStreamQuery(nint stream);
     [LibraryImport(Library)] public static partial CUresult cuStreamWaitEvent(nint stream, nint evt, uint flags);
     [LibraryImport(Library)] public static partial CUresult cuEventCreate(out nint evt, uint flags);
     [LibraryImport(Library, EntryPoint = "cuEventDestroy_v2")] public static partial CUresult cuEventDestroy(nint evt);

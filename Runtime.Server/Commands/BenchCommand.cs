@@ -25,6 +25,7 @@ internal static class BenchCommand
     private static readonly Option<string> ActivationsOption = ModelArguments.ActivationsOption();
     private static readonly Option<string> Kv = ModelArguments.KvOption();
     private static readonly Option<string> DeviceOption = ModelArguments.DeviceOption();
+    private static readonly Option<int> TensorParallel = ModelArguments.TensorParallelOption();
     private static readonly Option<int> Threads = new("--threads", "-t") { Description = "CPU threads; 0 for one per core.", HelpName = "N" };
     private static readonly Option<int> Prompt = new("--prompt", "-p") { Description = "Tokens of the prompt that is prefilled; 0 for none.", HelpName = "N", DefaultValueFactory = _ => 512 };
     private static readonly Option<int> Generate = new("--generate", "-n") { Description = "Tokens that are decoded; 0 for none.", HelpName = "N", DefaultValueFactory = _ => 64 };
@@ -56,7 +57,7 @@ internal static class BenchCommand
     {
         var command = new Command("bench", "Measures a model: prefill, decoding in batches, steering, images; repetitions in turn, beside the machine's measured limits and other programs.");
         foreach (var option in (ReadOnlySpan<Option>)[
-            Model, Mmproj, Synthetic, Seed, Save, SaveVectors, Dtype, ActivationsOption, Kv, DeviceOption, Threads, Prompt, Generate, Batches, Depth, Steered, Alpha, Temperature, TopP, Repetition, LogProbs, HashLogits, Image, Profile, Paper, Repetitions, Peers, JsonFile, Markdown])
+            Model, Mmproj, Synthetic, Seed, Save, SaveVectors, Dtype, ActivationsOption, Kv, DeviceOption, TensorParallel, Threads, Prompt, Generate, Batches, Depth, Steered, Alpha, Temperature, TopP, Repetition, LogProbs, HashLogits, Image, Profile, Paper, Repetitions, Peers, JsonFile, Markdown])
             command.Options.Add(option);
         command.Subcommands.Add(BenchServeCommand.Create(terminal));
         command.SetAction(async (parse, cancel) =>
@@ -110,8 +111,8 @@ internal static class BenchCommand
     private static async Task<BenchReport> RunAsync(ParseResult parse, BenchPlan plan, SyntheticModel? synthetic, Terminal terminal, CancellationToken cancel)
     {
         var activations = ModelArguments.ReadActivations(parse, ActivationsOption);
-        using Device device = ModelArguments.ReadDevice(parse, DeviceOption, ActivationsOption) is { } cuda
-            ? new CudaDevice(cuda)
+        using Device device = ModelArguments.ReadDevice(parse, DeviceOption, ActivationsOption, TensorParallel) is { } cuda
+            ? CudaDevice.Open(cuda)
             : new CpuDevice(ModelArguments.Range(parse, Threads, 1024), activations);
         var (tokenizer, source) = Open(parse, synthetic);
         using var _ = source;

@@ -20,11 +20,11 @@ internal static class ReplayCommand
         var vectors = new Option<string?>("--vectors") { Description = "The vectors that steered; by default the demo's.", HelpName = "FILE" };
         var (dtype, activations, kv) = (ModelArguments.Dtype(), ModelArguments.ActivationsOption(), ModelArguments.KvOption());
         var context = new Option<int>("--context") { Description = "Positions that prompt and answer may take together, as the server had it.", HelpName = "N" };
-        var device = ModelArguments.DeviceOption();
+        var (device, tensorParallel) = (ModelArguments.DeviceOption(), ModelArguments.TensorParallelOption());
         var threads = new Option<int>("--threads", "-t") { Description = "CPU threads; 0 for one per core.", HelpName = "N" };
         var command = new Command("replay", "Makes the answer of a receipt again, and says whether it is the same, token for token. Exit code 0: it is; 1: it is not.")
         {
-            file, path, mmproj, images, vectors, dtype, activations, kv, context, device, threads,
+            file, path, mmproj, images, vectors, dtype, activations, kv, context, device, tensorParallel, threads,
         };
         command.SetAction(async (parse, cancel) =>
         {
@@ -37,7 +37,7 @@ internal static class ReplayCommand
                 WeightType = parse.GetResult(dtype) is { Implicit: false } ? ModelArguments.Read(parse, dtype) : Parse<Kernels.DType>(receipt.Model.Dtype),
                 Activations = (parse.GetResult(activations) is { Implicit: false } ? null : Parse<Kernels.Activations>(receipt.Model.Activations)) ?? ModelArguments.ReadActivations(parse, activations),
                 Threads = ModelArguments.Range(parse, threads, 1024),
-                Cuda = ModelArguments.ReadDevice(parse, device, activations),
+                Cuda = ModelArguments.ReadDevice(parse, device, activations, tensorParallel),
                 Engine = new() { ContextLength = ModelArguments.Range(parse, context, 1 << 20), KvType = (parse.GetResult(kv) is { Implicit: false } ? null : Parse<Trimtab.Model.KvType>(receipt.Model.Kv)) ?? ModelArguments.ReadKv(parse, kv) },
                 HashWeights = receipt.Model.WeightsHash is not null,
                 Progress = progress,

@@ -35,6 +35,7 @@ internal static class ServeCommand
     private static readonly Option<bool> PrivateCache = new("--private-cache") { Description = "Let a key's prompts find only its own in the cache: else usage and time tell who has asked the same before." };
     private static readonly Option<string[]> ImageHosts = new("--allow-image-hosts") { Description = "Hosts that http(s) image URLs may name, at ports 80 and 443 or as HOST:PORT; by default none.", HelpName = "HOST", AllowMultipleArgumentsPerToken = true };
     private static readonly Option<string> Device = ModelArguments.DeviceOption();
+    private static readonly Option<int> TensorParallel = ModelArguments.TensorParallelOption();
     private static readonly Option<int> Threads = new("--threads", "-t") { Description = "CPU threads; 0 for one per core.", HelpName = "N" };
     private static readonly Option<string> Dtype = ModelArguments.Dtype();
     private static readonly Option<string> Activations = ModelArguments.ActivationsOption();
@@ -45,7 +46,7 @@ internal static class ServeCommand
     {
         var command = new Command("serve", "Serves a model by OpenAI's HTTP interfaces, steered as a policy says; answers carry receipts. SIGTERM ends it once its answers have.");
         foreach (var option in (ReadOnlySpan<Option>)[ModelPath, Mmproj, Vectors, PolicyPath, Keys, Audit, Name, Host, Port, Context, KvMemory, MaxBatch, MaxWaiting,
-            MaxRequests, MaxTokens, MaxBody, RequestMemory, MaxImages, AnswerTime, DrainTime, ProtectMetrics, PrivateCache, ImageHosts, Device, Threads, Dtype, Activations, Kv])
+            MaxRequests, MaxTokens, MaxBody, RequestMemory, MaxImages, AnswerTime, DrainTime, ProtectMetrics, PrivateCache, ImageHosts, Device, TensorParallel, Threads, Dtype, Activations, Kv])
             command.Options.Add(option);
         command.SetAction(async (parse, cancel) =>
         {
@@ -100,7 +101,7 @@ internal static class ServeCommand
             WeightType = ModelArguments.Read(parse, Dtype),
             Activations = ModelArguments.ReadActivations(parse, Activations),
             Threads = ModelArguments.Range(parse, Threads, 1024),
-            Cuda = ModelArguments.ReadDevice(parse, Device, Activations),
+            Cuda = ModelArguments.ReadDevice(parse, Device, Activations, TensorParallel),
             Engine = new()
             {
                 ContextLength = ModelArguments.Range(parse, Context, 1 << 20),

@@ -12,7 +12,7 @@ namespace Trimtab.Tests.Cuda;
 internal static class EmulatedCuda
 {
     private static readonly Lazy<(string? Folder, string? Missing)> Prepared = new(Prepare);
-    private static readonly Dictionary<CudaOptions, CudaDevice> Shared = [];
+    private static readonly Dictionary<CudaOptions, Device> Shared = [];
 
     /// <summary>The NVRTC that the caller named, before the emulated one took its place.</summary>
     public static readonly string? NamedNvrtc = Environment.GetEnvironmentVariable(CudaLibraries.NvrtcVariable);
@@ -41,15 +41,31 @@ internal static class EmulatedCuda
     }
 
     /// <summary>A device of the caller's own.</summary>
-    public static CudaDevice Open(CudaOptions? options = null) => new((options ?? new() { ActivationType = DType.F32 }) with { CacheFolder = Path.Combine(Folder, "kernels") });
+    public static CudaDevice Open(CudaOptions? options = null) => (CudaDevice)OpenAny(options ?? new() { ActivationType = DType.F32 });
+
+    private static Device OpenAny(CudaOptions options) => CudaDevice.Open(options with { CacheFolder = Path.Combine(Folder, "kernels") });
 
     /// <summary>A device that tests share, for what they share is only compiled kernels.</summary>
     public static CudaDevice Get(DType activations = DType.F32, bool batchInvariant = false, bool blocking = false, bool cublas = false)
     {
         // Where cuBLASLt is tested, it multiplies all that the kernels of few tokens do not; elsewhere nothing, so that both are tested at every size.
         var options = new CudaOptions { ActivationType = activations, BatchInvariant = batchInvariant, Blocking = blocking, UseCublas = cublas, CublasTokens = 1 };
+        return (CudaDevice)Get(options);
+    }
+
+    /// <summary>Devices that divide layers, in floats or bfloat16; shared by tests as well.</summary>
+    public static Device Parallel(int ranks, DType activations = DType.F32)
+    {
+        Require();
+        if (CudaDevice.Count < ranks)
+            Assert.Ignore($"{ranks} GPUs are needed");
+        return Get(new CudaOptions { ActivationType = activations, TensorParallel = ranks, UseCublas = false });
+    }
+
+    private static Device Get(CudaOptions options)
+    {
         lock (Shared)
-            return Shared.TryGetValue(options, out var device) ? device : Shared[options] = Open(options);
+            return Shared.TryGetValue(options, out var device) ? device : Shared[options] = OpenAny(options);
     }
 
     private static (string?, string?) Prepare()
@@ -94,6 +110,7 @@ internal static class EmulatedCuda
         Environment.SetEnvironmentVariable(CudaLibraries.DriverVariable, library);
         Environment.SetEnvironmentVariable(CudaLibraries.NvrtcVariable, library);
         Environment.SetEnvironmentVariable(CudaLibraries.CublasVariable, library);
+        Environment.SetEnvironmentVariable(CudaLibraries.NcclVariable, library);
         Environment.SetEnvironmentVariable("TRIMTAB_CUDA_CACHE", Path.Combine(folder, "kernels"));
         return (folder, null);
 

@@ -49,7 +49,7 @@ public class GraphTests
         }
         for (var i = 0; i < 3; i++)
             _device.Replay(1000, Step);
-        for (var key = 1001; key < 1000 + CudaDevice.MostGraphs; key++)
+        for (var key = 1001; key < 1000 + CudaGraphs.Most; key++)
         {
             _device.Replay(key, Step);
             _device.Replay(1000, Step); // stays in use

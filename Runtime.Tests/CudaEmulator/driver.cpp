@@ -21,16 +21,17 @@ namespace
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, INVALID_DEVICE = 101, INVALID_IMAGE = 200, INVALID_CONTEXT = 201,
     INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL_ADDRESS = 700, CAPTURE_UNSUPPORTED = 900, UPDATE_FAILURE = 910 };
 
-struct Function { std::string name; void (*entry)(const void*); const KernelInfo* info; int most_dynamic = 48 << 10; };
-struct Module { void* handle; std::map<std::string, std::unique_ptr<Function>> functions; };
+struct Function { std::string name; void (*entry)(const void*); const KernelInfo* info; int device; int most_dynamic = 48 << 10; };
+struct Module { void* handle; int device; std::map<std::string, std::unique_ptr<Function>> functions; };
 struct Operation { int kind; void* what; std::function<int()> run; }; // kind and what: to compare graphs by
 struct Graph { std::vector<Operation> nodes; };
-struct Stream { std::deque<Operation> queue; std::unique_ptr<Graph> capture; };
+struct Stream { int device; std::deque<Operation> queue; std::unique_ptr<Graph> capture; };
 struct Event { Stream* stream = nullptr; bool done = true; };
 
 std::recursive_mutex gate;
-bool initialized = false, context_lives = false;
-thread_local bool current = false;
+const int devices = 2; // alike
+bool initialized = false, context_lives[devices];
+thread_local int current = -1; // whose context the thread has
 std::map<uintptr_t, size_t> pinned;
 std::string message; // of the last fault
 std::vector<std::unique_ptr<Stream>> streams;
@@ -50,18 +51,22 @@ int fault(const std::string& text)
     return ILLEGAL_ADDRESS;
 }
 
+int run_first(Stream* s)
+{
+    Operation o = std::move(s->queue.front());
+    s->queue.pop_front();
+    memory_select(s->device);
+    const int error = o.run();
+    if (error)
+        s->queue.clear();
+    return error;
+}
+
 int drain(Stream* s)
 {
     while (!s->queue.empty())
-    {
-        Operation o = std::move(s->queue.front());
-        s->queue.pop_front();
-        if (int error = o.run())
-        {
-            s->queue.clear();
+        if (int error = run_first(s))
             return error;
-        }
-    }
     return SUCCESS;
 }
 
@@ -76,7 +81,7 @@ int drain_all()
 
 int enqueue(Stream* s, Operation o)
 {
-    if (!s)
+    if (!s || s->device != current)
         return INVALID_HANDLE;
     if (s->capture)
         s->capture->nodes.push_back(std::move(o));
@@ -87,7 +92,7 @@ int enqueue(Stream* s, Operation o)
 
 int enter()
 {
-    return !initialized ? NOT_INITIALIZED : !context_lives || !current ? INVALID_CONTEXT : SUCCESS;
+    return !initialized ? NOT_INITIALIZED : current < 0 || !context_lives[current] ? INVALID_CONTEXT : SUCCESS;
 }
 
 // One caller at a time, with a context.
@@ -96,10 +101,10 @@ int enter()
 
 API cuInit(unsigned) { initialized = true; return SUCCESS; }
 API cuDriverGetVersion(int* version) { *version = 12040; return SUCCESS; }
-API cuDeviceGetCount(int* count) { *count = 1; return initialized ? SUCCESS : NOT_INITIALIZED; }
-API cuDeviceGet(int* device, int ordinal) { *device = ordinal; return ordinal == 0 ? SUCCESS : INVALID_DEVICE; }
+API cuDeviceGetCount(int* count) { *count = devices; return initialized ? SUCCESS : NOT_INITIALIZED; }
+API cuDeviceGet(int* device, int ordinal) { *device = ordinal; return (unsigned)ordinal < devices ? SUCCESS : INVALID_DEVICE; }
 API cuDeviceGetName(char* name, int length, int) { snprintf(name, length, "emulated device"); return SUCCESS; }
-API cuDeviceGetPCIBusId(char* id, int length, int) { snprintf(id, length, "0000:00:00.0"); return SUCCESS; }
+API cuDeviceGetPCIBusId(char* id, int length, int device) { snprintf(id, length, "0000:%02x:00.0", device); return SUCCESS; }
 API cuDeviceTotalMem_v2(size_t* bytes, int) { *bytes = (size_t)8 << 30; return SUCCESS; }
 
 API cuDeviceGetAttribute(int* value, int attribute, int)
@@ -121,9 +126,9 @@ API cuDeviceGetAttribute(int* value, int attribute, int)
     return SUCCESS;
 }
 
-API cuDevicePrimaryCtxRetain(void** context, int) { context_lives = true; *context = (void*)&context_lives; return SUCCESS; }
+API cuDevicePrimaryCtxRetain(void** context, int device) { context_lives[device] = true; *context = &context_lives[device]; return SUCCESS; }
 API cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
-API cuCtxSetCurrent(void* context) { current = context != nullptr; return SUCCESS; }
+API cuCtxSetCurrent(void* context) { current = context ? (int)((bool*)context - context_lives) : -1; return SUCCESS; }
 API cuCtxSynchronize() { ENTER; return drain_all(); }
 
 API cuGetErrorName(int error, const char** name)
@@ -143,10 +148,30 @@ API cuGetErrorString(int error, const char** text)
     return *text ? SUCCESS : INVALID_VALUE;
 }
 
-int emulator_enqueue(void* stream, void* what, std::function<const char*()> run)
+int emulator_enqueue(void* stream, void* what, std::function<const char*()> run, int device)
 {
     ENTER;
-    return enqueue((Stream*)stream, { 9, what, [=] { const char* wrong = run(); return wrong ? fault(wrong) : (int)SUCCESS; } });
+    const int before = current;
+    current = device < 0 ? current : device;
+    const int error = enqueue((Stream*)stream, { 9, what, [=] { const char* wrong = run(); return wrong ? fault(wrong) : (int)SUCCESS; } });
+    current = before;
+    return error;
+}
+
+int emulator_device_of(void* stream) { return ((Stream*)stream)->device; }
+
+bool emulator_meet(void* stream, void* what)
+{
+    auto* s = (Stream*)stream;
+    while (!s->queue.empty())
+    {
+        const bool met = s->queue.front().kind == 9 && s->queue.front().what == what;
+        if (run_first(s))
+            return false;
+        if (met)
+            return true;
+    }
+    return false;
 }
 
 // Modules.
@@ -172,7 +197,7 @@ API cuModuleLoadData(Module** module, const uint8_t* image)
     }
     if (auto* bind = (void (*)(Emulator*))dlsym(handle, "emulator_bind"))
         bind(&emulator_state);
-    *module = new Module { handle, {} };
+    *module = new Module { handle, current, {} };
     return SUCCESS;
 }
 
@@ -195,7 +220,7 @@ API cuModuleGetFunction(Function** function, Module* module, const char* name)
         auto* info = (const KernelInfo*)dlsym(module->handle, (std::string(name) + "_info").c_str());
         if (!entry || !info)
             return NOT_FOUND;
-        found.reset(new Function { name, entry, info });
+        found.reset(new Function { name, entry, info, module->device });
     }
     *function = found.get();
     return SUCCESS;
@@ -236,6 +261,8 @@ API cuLaunchKernelEx(const LaunchConfig* c, Function* f, void** parameters, void
             return INVALID_VALUE;
     if (c->block[0] * c->block[1] * c->block[2] > f->info->threads || (int)c->shared > f->most_dynamic || parameters || !extra)
         return INVALID_VALUE;
+    if (f->device != current)
+        return INVALID_HANDLE;
     const void* p = nullptr;
     size_t bytes = 0;
     for (void** e = extra; *e; e += 2)
@@ -270,7 +297,7 @@ API cuMemAllocAsync(void** p, size_t bytes, Stream* s)
         return CAPTURE_UNSUPPORTED; // a GPU would make it the graph's; nothing here means that
     if (bytes == 0)
         return INVALID_VALUE;
-    if (bytes + memory_used > (size_t)8 << 30 || !(*p = memory_allocate(bytes)))
+    if (bytes + memory_used > (size_t)8 << 30 || !(*p = memory_allocate(bytes, current)))
         return OUT_OF_MEMORY;
     memory_used += sizes[(uintptr_t)*p] = bytes;
     return SUCCESS;
@@ -362,7 +389,7 @@ API cuMemsetD8Async(void* to, uint8_t value, size_t bytes, Stream* s)
 
 // Streams and events.
 
-API cuStreamCreate(Stream** s, unsigned) { ENTER; streams.emplace_back(new Stream); *s = streams.back().get(); return SUCCESS; }
+API cuStreamCreate(Stream** s, unsigned) { ENTER; streams.emplace_back(new Stream { current, {}, nullptr }); *s = streams.back().get(); return SUCCESS; }
 
 API cuStreamDestroy_v2(Stream* s)
 {
@@ -378,6 +405,19 @@ API cuStreamDestroy_v2(Stream* s)
 }
 
 API cuStreamSynchronize(Stream* s) { ENTER; return s->capture ? CAPTURE_UNSUPPORTED : drain(s); }
+
+// Asked, a stream does a little of its work.
+API cuStreamQuery(Stream* s)
+{
+    ENTER;
+    if (s->capture)
+        return CAPTURE_UNSUPPORTED;
+    if (!s->queue.empty())
+        if (int error = run_first(s))
+            return error;
+    return s->queue.empty() ? SUCCESS : NOT_READY;
+}
+
 API cuEventCreate(Event** e, unsigned) { ENTER; *e = new Event; return SUCCESS; }
 API cuEventDestroy_v2(Event* e) { ENTER; const int error = drain_all(); delete e; return error; }
 
@@ -422,6 +462,8 @@ API cuGraphExecUpdate_v2(Graph* executable, Graph* graph, void*)
 API cuGraphLaunch(Graph* executable, Stream* s)
 {
     ENTER;
+    if (s->device != current)
+        return INVALID_HANDLE;
     for (const Operation& o : executable->nodes)
         s->queue.push_back(o);
     return SUCCESS;

@@ -12,12 +12,13 @@ namespace
 const size_t page = 4096, kept = 1024;
 const int poison = 0xff; // not a number, in every floating form
 
-struct Allocation { uint8_t* begin; size_t mapped, bytes; bool freed; };
+struct Allocation { uint8_t* begin; size_t mapped, bytes; bool freed, open; int device; };
 
 std::recursive_mutex gate;
 std::map<uintptr_t, Allocation> allocations; // by the first page
 std::deque<uintptr_t> freed;
 char written[256];
+int selected = -1;
 
 Allocation* find(const void* p)
 {
@@ -29,14 +30,37 @@ Allocation* find(const void* p)
 }
 
 uint8_t* first(const Allocation& a) { return a.begin + a.mapped - page - (a.bytes + 15) / 16 * 16; }
+
+// Whether what lies between the guard pages may be touched.
+void set_open(Allocation& a, bool open)
+{
+    if (a.freed || a.open == open)
+        return;
+    mprotect(a.begin + page, a.mapped - 2 * page, open ? PROT_READ | PROT_WRITE : PROT_NONE);
+    a.open = open;
 }
 
-void* memory_allocate(size_t bytes)
+bool is_selected(const Allocation& a) { return selected < 0 || a.device == selected; }
+}
+
+void memory_select(int device)
+{
+    std::lock_guard<std::recursive_mutex> lock(gate);
+    if (device == selected)
+        return;
+    selected = device;
+    for (auto& a : allocations)
+        set_open(a.second, is_selected(a.second));
+}
+
+void* memory_allocate(size_t bytes, int device)
 {
     std::lock_guard<std::recursive_mutex> lock(gate);
     bytes = bytes ? bytes : 1;
     Allocation a = {};
     a.bytes = bytes;
+    a.device = device;
+    a.open = true;
     // A page before it that may not be touched, the data's, and one after.
     a.mapped = page + (bytes + page - 1) / page * page + page;
     void* m = mmap(nullptr, a.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -50,7 +74,7 @@ void* memory_allocate(size_t bytes)
     // Memory comes with whatever was in it: small allocations with poison, large ones with zeros, which cost nothing.
     memset(p, poison, bytes < (1 << 20) ? end - p : 0);
     memset(p + bytes, poison, end - p - bytes);
-    allocations[(uintptr_t)a.begin] = a;
+    set_open(allocations[(uintptr_t)a.begin] = a, is_selected(a));
     return p;
 }
 
@@ -60,6 +84,7 @@ const char* memory_free(void* p)
     Allocation* a = find(p);
     if (!a || a->freed || first(*a) != p)
         return "what is freed is no allocation";
+    set_open(*a, true);
     const char* result = nullptr;
     const uint8_t *data = a->begin + page, *end = a->begin + a->mapped - page;
     for (const uint8_t* q = data; q < end; q++)
@@ -89,7 +114,7 @@ bool memory_holds(const void* p, size_t bytes)
 {
     std::lock_guard<std::recursive_mutex> lock(gate);
     const Allocation* a = find(p);
-    return a && !a->freed && (uint8_t*)p >= first(*a) && (uint8_t*)p + bytes <= first(*a) + a->bytes;
+    return a && !a->freed && is_selected(*a) && (uint8_t*)p >= first(*a) && (uint8_t*)p + bytes <= first(*a) + a->bytes;
 }
 
 const char* memory_at(const void* p, char* text, size_t size)
@@ -98,6 +123,7 @@ const char* memory_at(const void* p, char* text, size_t size)
     if (!a)
         snprintf(text, size, "where nothing was allocated");
     else
-        snprintf(text, size, "%td bytes from the start of an allocation of %zu bytes%s", (uint8_t*)p - first(*a), a->bytes, a->freed ? " that was freed" : "");
+        snprintf(text, size, "%td bytes from the start of an allocation of %zu bytes%s", (uint8_t*)p - first(*a), a->bytes,
+            a->freed ? " that was freed" : a->open ? "" : " of another device");
     return text;
 }

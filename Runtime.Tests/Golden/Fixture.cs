@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.Json;
 using Trimtab.Checkpoints;
 using Trimtab.Engine;
@@ -5,6 +6,7 @@ using Trimtab.Imaging;
 using Trimtab.Kernels;
 using Trimtab.Steering;
 using Trimtab.Tests.Cuda;
+using Trimtab.Tests.Kernels;
 using EngineOfModel = Trimtab.Engine.Engine;
 
 namespace Trimtab.Tests.Golden;
@@ -43,9 +45,18 @@ internal sealed class Fixture : IDisposable
         return new(name, path, options ?? new() { WeightType = DType.F32 });
     }
 
-    /// <summary>The same on a kind of device, "cpu" or "cuda"; there, if it is so wished, with the same bits in any batch.</summary>
+    /// <summary>The same on a kind of device, "cpu" or "cuda", or "2 × " so many of them; on CUDA, if it is so wished, with the same bits in any batch.</summary>
     public static Fixture OpenOn(string device, string name, string? form = null, bool batchInvariant = false)
-        => Open(name, form, device == "cpu" ? null : new() { WeightType = DType.F32, Device = EmulatedCuda.Get(batchInvariant: batchInvariant, cublas: device == "cuda, cuBLASLt") });
+        => Open(name, form, device == "cpu" ? null : new()
+        {
+            WeightType = DType.F32,
+            Device = device.Split(" × ") switch
+            {
+                [var ranks, "cpu"] => HostCommunicator.Cpus(int.Parse(ranks, CultureInfo.InvariantCulture)),
+                [var ranks, "cuda"] => EmulatedCuda.Parallel(int.Parse(ranks, CultureInfo.InvariantCulture)),
+                _ => EmulatedCuda.Get(batchInvariant: batchInvariant, cublas: device == "cuda, cuBLASLt"),
+            },
+        });
 
     public bool Has(string tensor) => _tensors.Tensors.ContainsKey(tensor);
 

@@ -22,7 +22,7 @@ public class GoldenTests(string name, string? form, string device)
     /// <summary>Every fixture on every device, and on the CPU those that lie beside them, in the same form.</summary>
     private static IEnumerable<TestFixtureData> Fixtures()
     {
-        foreach (var device in new[] { "cpu", "cuda" })
+        foreach (var device in new[] { "cpu", "2 × cpu", "cuda" })
         {
             foreach (var name in Names)
                 yield return new(name, null, device);
@@ -30,6 +30,9 @@ public class GoldenTests(string name, string? form, string device)
         }
         foreach (var name in new[] { "llava-gqa", "text-qwen2" })
             yield return new(name, null, "cuda, cuBLASLt");
+        foreach (var name in new[] { "llava-gqa", "text-qwen3-moe" })
+            yield return new(name, null, "2 × cuda");
+        yield return new("idefics3-smolvlm", null, "3 × cpu"); // one key head
         if (Shared.Exists)
             foreach (var found in Directory.GetDirectories(Shared.Path("fixtures", "models")).Select(folder => Path.GetFileName(folder)).Order(StringComparer.Ordinal))
                 if (!Names.Contains(found) && File.Exists(Shared.Path("fixtures", "expected", found + ".json")))

@@ -11,10 +11,11 @@ public sealed class Decoder : IDisposable
     private readonly Device _device;
     private readonly DecoderWeights _weights;
 
-    internal Decoder(Device device, TextSpec spec, DecoderWeights weights)
+    internal Decoder(Device device, TextSpec spec, DecoderWeights weights, Division inner)
     {
         _device = device;
         _weights = weights;
+        Inner = inner;
         Spec = spec;
         Rope = new(spec.Rope);
         LocalRope = spec.LocalRope is { } local ? new(local) : null;
@@ -29,6 +30,9 @@ public sealed class Decoder : IDisposable
 
     /// <summary>Positions of layers with a window where they are others, or null.</summary>
     public Rope? LocalRope { get; }
+
+    /// <summary>How the device's ranks divide what is between an MLP's matrices, [I].</summary>
+    internal Division Inner { get; }
 
     /// <summary>Its head layout; a layer's own has its norms too.</summary>
     public Heads Heads { get; }

@@ -37,15 +37,15 @@ public sealed class KvCache : IDisposable
         var stored = Stored(device, type);
         if (!device.Caches(stored))
             throw new NotSupportedException($"the device ({device.Name}) keeps no {type} keys and values");
-        int width = spec.KeyValueHeads * spec.HeadDimension, rows = Pages * PageSize;
+        var (heads, rows) = (HeadDivision.Of(device, spec), Pages * PageSize);
         _layers = new KvLayer[spec.Layers];
         for (var layer = 0; layer < spec.Layers; layer++)
         {
             _layers[layer] = new(
-                device.Allocate(stored, rows, width),
-                device.Allocate(stored, rows, width),
+                device.Allocate(stored, rows, heads.Keys),
+                device.Allocate(stored, rows, heads.Keys),
                 PageSize,
-                type == KvType.Int8 ? device.Allocate(DType.F32, rows, 2 * spec.KeyValueHeads) : default);
+                type == KvType.Int8 ? device.Allocate(DType.F32, rows, heads.Scales) : default);
         }
     }
 

@@ -68,9 +68,10 @@ public sealed class Step : IDisposable
         _x = Own(type, t, spec.HiddenSize);
         _h = Own(type, t, spec.HiddenSize);
         _delta = Own(type, t, spec.HiddenSize);
-        _qkv = Own(type, t, (spec.Heads + 2 * spec.KeyValueHeads) * spec.HeadDimension);
-        _attended = Own(type, t, spec.Heads * spec.HeadDimension);
-        _gated = Own(type, t, spec.IntermediateSize);
+        var heads = HeadDivision.Of(device, spec);
+        _qkv = Own(type, t, heads.Qkv);
+        _attended = Own(type, t, heads.Queries);
+        _gated = Own(type, t, decoder.Inner);
         _scores = spec.Mixture is { } mixture ? Own(type, t, mixture.Experts) : default;
         _taken = Own(type, r, spec.HiddenSize);
         _logits = Own(type, r, spec.VocabularySize);
@@ -188,7 +189,9 @@ public sealed class Step : IDisposable
 
     private static Tensor Vector(Tensor column, int count) => column.Slice(0, count).Reshape(1, count);
 
-    private Tensor Own(DType type, int rows, int columns)
+    private Tensor Own(DType type, int rows, int columns) => Own(type, rows, Division.Whole(columns));
+
+    private Tensor Own(DType type, int rows, Division columns)
     {
         var tensor = _device.Allocate(type, rows, columns);
         _owned.Add(tensor);

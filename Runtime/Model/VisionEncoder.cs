@@ -158,7 +158,7 @@ public sealed partial class VisionEncoder : IDisposable
         {
             _workspace?.Dispose();
             _workspace = null;
-            _workspace = new(_device, Spec, Projector, rows, features);
+            _workspace = new(_device, Spec, Projector, _weights, rows, features);
         }
         return _workspace;
     }

@@ -29,9 +29,11 @@ internal sealed record ProjectorWeights(
 /// <param name="Projector">To the decoder.</param>
 /// <param name="Deepstack">Of the layers of <see cref="VisionSpec.Deepstack"/>.</param>
 /// <param name="Newline">[1, D] in the activation type, or none: the row at the end of each row of squares' features.</param>
+/// <param name="Heads">How the device's ranks divide attention.</param>
+/// <param name="Inner">How they divide what is between an MLP's matrices, [I].</param>
 internal sealed record VisionWeights(
     PatchWeights Patches, NormWeights PreNorm, NormWeights PostNorm, VisionLayer[] Layers,
-    ProjectorWeights Projector, ProjectorWeights[] Deepstack, Tensor Newline) : IDisposable
+    ProjectorWeights Projector, ProjectorWeights[] Deepstack, Tensor Newline, HeadDivision Heads, Division Inner) : IDisposable
 {
     public void Dispose()
     {

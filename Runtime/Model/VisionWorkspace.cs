@@ -11,9 +11,10 @@ internal sealed class VisionWorkspace : IDisposable
     /// <param name="device">Where it lives.</param>
     /// <param name="spec">The tower.</param>
     /// <param name="projector">Its projector.</param>
+    /// <param name="weights">Its weights.</param>
     /// <param name="rows">Rows inside the transformer at most, S.</param>
     /// <param name="features">Feature rows at most, F.</param>
-    public VisionWorkspace(Device device, VisionSpec spec, ProjectorSpec projector, int rows, int features)
+    public VisionWorkspace(Device device, VisionSpec spec, ProjectorSpec projector, VisionWeights weights, int rows, int features)
     {
         (_device, Rows, Features) = (device, rows, features);
         DType type = device.ActivationType;
@@ -21,9 +22,9 @@ internal sealed class VisionWorkspace : IDisposable
         X = Own(type, rows, width);
         H = Own(type, rows, width);
         Delta = Own(type, rows, width);
-        Qkv = Own(type, rows, 3 * width);
-        Attended = Own(type, rows, width);
-        Mlp = Own(type, rows, spec.IntermediateSize);
+        Qkv = Own(type, rows, weights.Heads.Qkv);
+        Attended = Own(type, rows, weights.Heads.Queries);
+        Mlp = Own(type, rows, weights.Inner);
         if (layers > 1)
             Slab = Own(type, layers * rows, width);
         Index = Own(DType.I32, features * layers * spec.Merge * spec.Merge, 1);
@@ -45,7 +46,7 @@ internal sealed class VisionWorkspace : IDisposable
         device.Upload([.. Enumerable.Range(0, rows)], Numbers);
         // Each window begins a page: of one cell, most of it may stay empty.
         var cachePages = KvCache.PagesFor(rows) + (spec.Window > 0 ? features : 0);
-        Cache = new(Own(type, cachePages * KvCache.PageSize, width), Own(type, cachePages * KvCache.PageSize, width), KvCache.PageSize);
+        Cache = new(Own(type, cachePages * KvCache.PageSize, weights.Heads.Keys), Own(type, cachePages * KvCache.PageSize, weights.Heads.Keys), KvCache.PageSize);
         if (spec.Window > 0)
         {
             WindowMap = Own(DType.I32, 3 * rows, 1);
@@ -95,7 +96,9 @@ internal sealed class VisionWorkspace : IDisposable
         return matrix;
     }
 
-    private Tensor Own(DType type, int rows, int columns)
+    private Tensor Own(DType type, int rows, int columns) => Own(type, rows, Division.Whole(columns));
+
+    private Tensor Own(DType type, int rows, Division columns)
     {
         var tensor = _device.Allocate(type, rows, columns);
         _owned.Add(tensor);

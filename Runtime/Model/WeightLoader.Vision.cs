@@ -10,19 +10,26 @@ internal sealed partial class WeightLoader
         // Quantised decoders keep their vision tower as it is: it is small, and its outliers suffer most.
         DType? type = _matrixType is DType.F32 or DType.BF16 ? _matrixType : null;
         var layers = new VisionLayer[spec.UsedLayers];
+        // A tower whose heads or blocks do not allow it is not divided: every rank computes it.
+        var divides = spec.Heads >= _device.Ranks;
+        var heads = HeadDivision.Of(divides ? _device.Ranks : 1, spec.Heads, spec.Heads, spec.HiddenSize / spec.Heads);
+        if (Cut(heads.Queries, type, "vision.layers.{0}.o", layers.Length) is not null)
+            heads = HeadDivision.Of(1, spec.Heads, spec.Heads, spec.HiddenSize / spec.Heads);
+        var inner = Between(spec.IntermediateSize, type, "vision.layers.{0}.fc2", layers.Length, optional: true);
+        var first = spec.IsGated ? Division.Join(inner, inner) : inner;
         for (var l = 0; l < layers.Length; l++)
         {
             var at = $"vision.layers.{l}.";
             layers[l] = new(
                 Norm(at + "norm1", spec),
-                Matrix(type, (at + "q", null), (at + "k", null), (at + "v", null)),
-                Vector((at + "q.bias", null), (at + "k.bias", null), (at + "v.bias", null)),
-                Matrix(type, at + "o"),
+                Matrix(type, heads.Qkv, false, (at + "q", null), (at + "k", null), (at + "v", null)),
+                Vector(heads.Qkv, (at + "q.bias", null), (at + "k.bias", null), (at + "v.bias", null)),
+                Matrix(type, heads.Queries, true, (at + "o", null)),
                 Vector(at + "o.bias"),
                 Norm(at + "norm2", spec),
-                spec.IsGated ? Matrix(type, (at + "gate", null), (at + "up", null)) : Matrix(type, at + "fc1"),
-                spec.IsGated ? Vector((at + "gate.bias", null), (at + "up.bias", null)) : Vector(at + "fc1.bias"),
-                Matrix(type, at + "fc2"),
+                spec.IsGated ? Matrix(type, first, false, (at + "gate", null), (at + "up", null)) : Matrix(type, first, false, (at + "fc1", null)),
+                spec.IsGated ? Vector(first, (at + "gate.bias", null), (at + "up.bias", null)) : Vector(first, (at + "fc1.bias", null)),
+                Matrix(type, inner, true, (at + "fc2", null)),
                 Vector(at + "fc2.bias"));
         }
         var native = spec.Division == ImageDivision.Native;
@@ -40,7 +47,8 @@ internal sealed partial class WeightLoader
             layers,
             Projector(type, "projector", projector, norm),
             [.. Enumerable.Range(0, spec.Deepstack.Length).Select(k => Projector(type, $"deepstack.{k}", projector, Norm($"deepstack.{k}.norm", spec)))],
-            spec.Division == ImageDivision.AnyResolution ? Table("vision.newline", _device.ActivationType) : default));
+            spec.Division == ImageDivision.AnyResolution ? Table("vision.newline", _device.ActivationType) : default,
+            heads, inner));
     }
 
     private ProjectorWeights Projector(DType? type, string role, ProjectorSpec spec, NormWeights norm) => new(

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Globalization;
 using System.Runtime.InteropServices;
 using System.Security.Cryptography;
 using Trimtab.Checkpoints;
@@ -65,6 +66,12 @@ internal sealed partial class WeightLoader
     {
         var embedding = Matrix(_matrixType, "text.embed");
         var layers = new DecoderLayer[spec.Layers];
+        var heads = HeadDivision.Of(_device, spec);
+        if (Cut(heads.Queries, _matrixType, "text.layers.{0}.o", spec.Layers) is var (o, block))
+            throw new UnsupportedModelException(
+                $"{o}: {_device.Ranks} devices cannot divide its {heads.Queries.Count} columns between heads, whose borders lie within blocks of {block}; load it as BF16 or Q8_0, or use another number of devices");
+        var inner = Between(spec.IntermediateSize, _matrixType, "text.layers.{0}.down", spec.Layers);
+        var gateUp = Division.Join(inner, inner);
         for (var l = 0; l < layers.Length; l++)
         {
             var at = $"text.layers.{l}.";
@@ -79,15 +86,15 @@ internal sealed partial class WeightLoader
                     KeyNorm = spec.QkNorm ? TextNorm(at + "k_norm", spec).Weight : default,
                     NormEpsilon = spec.NormEpsilon,
                 },
-                Matrix(_matrixType, (at + "q", q), (at + "k", k), (at + "v", null)),
-                spec.QkvBias ? Vector((at + "q.bias", q), (at + "k.bias", k), (at + "v.bias", null)) : default,
-                Matrix(_matrixType, at + "o"),
+                Matrix(_matrixType, heads.Qkv, false, (at + "q", q), (at + "k", k), (at + "v", null)),
+                spec.QkvBias ? Vector(heads.Qkv, (at + "q.bias", q), (at + "k.bias", k), (at + "v.bias", null)) : default,
+                Matrix(_matrixType, heads.Queries, true, (at + "o", null)),
                 spec.OutputBias ? Vector(at + "o.bias") : default,
                 TextNorm(at + "mlp_norm", spec),
                 mixture is not null ? null : new(
-                    Matrix(_matrixType, (at + "gate", null), (at + "up", null)),
-                    spec.MlpBias ? Vector((at + "gate.bias", null), (at + "up.bias", null)) : default,
-                    Matrix(_matrixType, at + "down"),
+                    Matrix(_matrixType, gateUp, false, (at + "gate", null), (at + "up", null)),
+                    spec.MlpBias ? Vector(gateUp, (at + "gate.bias", null), (at + "up.bias", null)) : default,
+                    Matrix(_matrixType, inner, true, (at + "down", null)),
                     spec.MlpBias ? Vector(at + "down.bias") : default))
             {
                 AttentionPostNorm = spec.PostNorms ? TextNorm(at + "attn_post_norm", spec) : default,
@@ -99,16 +106,17 @@ internal sealed partial class WeightLoader
         }
         var norm = TextNorm("text.norm", spec);
         var head = spec.TieEmbeddings ? embedding : Matrix(_matrixType, "text.head");
-        return new(_device, spec, new(embedding, layers, norm, head));
+        return new(_device, spec, new(embedding, layers, norm, head), inner);
     }
 
     private ExpertWeights Experts(MixtureSpec mixture, string at, Epilogue activation)
     {
         var (gateUp, down) = (new Weight[mixture.Experts], new Weight[mixture.Experts]);
+        var inner = Between(mixture.IntermediateSize, _matrixType, at + "experts.{0}.down", mixture.Experts);
         for (var e = 0; e < mixture.Experts; e++)
         {
-            gateUp[e] = Matrix(_matrixType, ($"{at}experts.{e}.gate", null), ($"{at}experts.{e}.up", null));
-            down[e] = Matrix(_matrixType, $"{at}experts.{e}.down");
+            gateUp[e] = Matrix(_matrixType, Division.Join(inner, inner), false, ($"{at}experts.{e}.gate", null), ($"{at}experts.{e}.up", null));
+            down[e] = Matrix(_matrixType, inner, true, ($"{at}experts.{e}.down", null));
         }
         return new(gateUp, down, mixture.Used, mixture.Normalised, activation);
     }
@@ -131,9 +139,44 @@ internal sealed partial class WeightLoader
         return weight;
     }
 
+    /// <summary>The division of the columns between an MLP's matrices, at borders of the blocks of the second ones, whose columns they are.</summary>
+    private Division Between(int size, DType? type, string role, int count, bool optional = false)
+    {
+        if (_device.Ranks == 1)
+            return Division.Whole(size);
+        var unit = Enumerable.Range(0, count).Max(i => BlockOf(Numbered(role, i), type));
+        while (unit < 16 && size % (2 * unit) == 0)
+            unit *= 2; // rows that begin on 32 bytes of bfloat16 are read 128 bits at a time
+        if (size % unit == 0 && size / unit >= _device.Ranks)
+            return Division.Even(size, _device.Ranks, unit);
+        return optional ? Division.Whole(size)
+            : throw new UnsupportedModelException($"{Name(Numbered(role, 0))}: {size} columns in blocks of {unit} are not divided among {_device.Ranks} devices");
+    }
+
+    /// <summary>The first of some matrices that has a block of columns on both sides of a border, and the block's length; null if none has.</summary>
+    private (string Name, int Block)? Cut(Division columns, DType? type, string role, int count)
+    {
+        for (var i = 0; columns.Ranks > 1 && i < count; i++)
+        {
+            var block = BlockOf(Numbered(role, i), type);
+            for (var r = 0; r < columns.Ranks; r++)
+                if (columns[r][0].First % block != 0 || columns[r][0].Count % block != 0)
+                    return (Name(Numbered(role, i)), block);
+        }
+        return null;
+    }
+
+    private int BlockOf(string role, DType? type) => _roles.TryGetValue(role, out var part) ? Target(part.Info, type, part.Columns).BlockSize() : 1;
+
+    private string Name(string role) => _roles.TryGetValue(role, out var part) ? $"{part.File.Path}: {part.Info.Name}" : role;
+
+    private static string Numbered(string role, int number) => string.Format(CultureInfo.InvariantCulture, role, number);
+
     private Tensor Vector(string role) => Upload(Floats(role));
 
-    private Tensor Vector(params ReadOnlySpan<(string Role, int[]? Order)> parts)
+    private Tensor Vector(params ReadOnlySpan<(string Role, int[]? Order)> parts) => Vector(null, parts);
+
+    private Tensor Vector(Division? division, params ReadOnlySpan<(string Role, int[]? Order)> parts)
     {
         var all = new List<float>();
         foreach (var (role, order) in parts)
@@ -141,12 +184,12 @@ internal sealed partial class WeightLoader
             var values = Floats(role);
             all.AddRange(order is null ? values : Array.ConvertAll(order, row => values[row]));
         }
-        return Upload(CollectionsMarshal.AsSpan(all));
+        return Upload(CollectionsMarshal.AsSpan(all), division);
     }
 
-    private Tensor Upload(ReadOnlySpan<float> values)
+    private Tensor Upload(ReadOnlySpan<float> values, Division? division = null)
     {
-        var tensor = _device.Allocate(DType.F32, 1, values.Length);
+        var tensor = _device.Allocate(DType.F32, 1, division ?? Division.Whole(values.Length));
         _device.Upload(values, tensor);
         return tensor;
     }
@@ -163,7 +206,9 @@ internal sealed partial class WeightLoader
 
     private Weight Matrix(DType? type, string role) => Matrix(type, (role, null));
 
-    private Weight Matrix(DType? type, params ReadOnlySpan<(string Role, int[]? Order)> parts)
+    private Weight Matrix(DType? type, params ReadOnlySpan<(string Role, int[]? Order)> parts) => Matrix(type, null, false, parts);
+
+    private Weight Matrix(DType? type, Division? division, bool byColumns, params ReadOnlySpan<(string Role, int[]? Order)> parts)
     {
         var open = new List<IDisposable>();
         try
@@ -191,7 +236,7 @@ internal sealed partial class WeightLoader
                     data[i] = data[i] with { Type = target, Data = converted.Address };
                 }
             }
-            return _device.Pack(data);
+            return division is null ? _device.Pack(data) : _device.PackDivided(division, byColumns, data);
         }
         catch (ArgumentException e)
         {
