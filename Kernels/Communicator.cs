@@ -7,6 +7,11 @@ public abstract class Communicator : IDisposable
     /// <param name="sums">One tensor a rank, of one type and shape.</param>
     public abstract void AllReduce(ReadOnlySpan<Tensor> sums);
 
+    /// <summary>Gives every rank the columns of all: whole[t] = the ranks' rows t one after another.</summary>
+    /// <param name="shares">[T, N / ranks] of each rank.</param>
+    /// <param name="wholes">[T, N] of each rank.</param>
+    public abstract void AllGather(ReadOnlySpan<Tensor> shares, ReadOnlySpan<Tensor> wholes);
+
     /// <summary>Runs a step on all ranks: see <see cref="Device.Replay"/>.</summary>
     public virtual void Replay(long key, Action record)
     {

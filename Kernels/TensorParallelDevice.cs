@@ -7,13 +7,14 @@ namespace Trimtab.Kernels;
 /// Several devices that divide each layer among them (tensor parallelism; Megatron-LM, arXiv 1909.08053, section 3). A model says which
 /// weights and activations are divided (<see cref="Division"/>): a weight that is divided by its rows gives each rank some of the outputs, one that is
 /// divided by its columns gives each a share of every sum, which are added up right after the product, before <see cref="ResidualNorm"/> or whatever
-/// comes next. All else (residual stream, norms, steering, logits) every rank computes alike, so that all of them have the same bits.
+/// comes next. Outputs of divided rows that go to a tensor that is not divided (logits) are gathered. All else (residual stream, norms, steering, logits) every rank computes alike, so that all of them have the same bits.
 /// </summary>
 public sealed unsafe class TensorParallelDevice : Device
 {
     private readonly Device[] _ranks;
     private readonly Communicator _communicator;
-    private readonly Tensor[] _sums;
+    private readonly Tensor[] _sums, _shares;
+    private Tensor _columns; // [T, N], divided: of a product whose outputs every rank is to have
     private readonly ConditionalWeakTable<Weight[], ExpertWeights[]> _experts = [];
 
     /// <summary>Joins devices.</summary>
@@ -27,7 +28,7 @@ public sealed unsafe class TensorParallelDevice : Device
         // Each rank draws tokens and routes to experts by its own arithmetic: other processors would not sum in the same order.
         if (ranks.FirstOrDefault(rank => rank.Name != ranks[0].Name) is { } other)
             throw new ArgumentException($"tensor parallelism needs devices of one kind, got '{ranks[0].Name}' and '{other.Name}'", nameof(ranks));
-        (_ranks, _communicator, _sums) = ([.. ranks], communicator, new Tensor[ranks.Count]);
+        (_ranks, _communicator, _sums, _shares) = ([.. ranks], communicator, new Tensor[ranks.Count], new Tensor[ranks.Count]);
         Name = $"{ranks.Count} × {ranks[0].Name}";
     }
 
@@ -112,7 +113,7 @@ public sealed unsafe class TensorParallelDevice : Device
                 weight?.Dispose();
             throw;
         }
-        return new DividedWeight(packed, rows, parts[0].Columns, byColumns && division.Ranks > 1);
+        return new DividedWeight(packed, rows, parts[0].Columns, division, byColumns);
     }
 
     private static WeightData[] RowsOf(ReadOnlySpan<(int First, int Count)> ranges, ReadOnlySpan<WeightData> parts)
@@ -289,10 +290,31 @@ public sealed unsafe class TensorParallelDevice : Device
         var shares = Divided(weight).Sums;
         if (shares && epilogue != Epilogue.None)
             throw new ArgumentException($"Linear: {epilogue} of sums that the ranks have shares of");
+        if (Divided(weight).Outputs is { } outputs && StorageOf(output).Division.Ranks == 1)
+        {
+            Gathered(output, input, weight, bias, epilogue, outputs);
+            return;
+        }
         for (var r = 0; r < _ranks.Length; r++)
             _ranks[r].Linear(At(output, r), At(input, r), At(weight, r), shares && r > 0 ? default : At(bias, r), epilogue);
         if (shares)
             AllReduce(output);
+    }
+
+    /// <summary>A product whose rows are divided, to a tensor that is not: the logits of a divided vocabulary.</summary>
+    private void Gathered(Tensor output, Tensor input, Weight weight, Tensor bias, Epilogue epilogue, Division outputs)
+    {
+        if (_columns.IsNone || _columns.Rows < output.Rows || _columns.Columns != output.Columns)
+        {
+            _columns.Storage?.Dispose();
+            _columns = default;
+            _columns = Allocate(ActivationType, output.Rows, outputs);
+        }
+        var columns = _columns.Slice(0, output.Rows);
+        Linear(columns, input, weight, bias, epilogue);
+        for (var r = 0; r < _ranks.Length; r++)
+            (_shares[r], _sums[r]) = (At(columns, r), At(output, r));
+        _communicator.AllGather(_shares, _sums);
     }
 
     private void AllReduce(Tensor sums)
@@ -384,6 +406,7 @@ public sealed unsafe class TensorParallelDevice : Device
     {
         if (!disposing)
             return;
+        _columns.Storage?.Dispose();
         _communicator.Dispose();
         foreach (var rank in _ranks)
             rank.Dispose();
@@ -453,12 +476,15 @@ public sealed unsafe class TensorParallelDevice : Device
     }
 
     /// <summary>A weight on every rank: all of it, some of its rows, or some of its columns.</summary>
-    private sealed class DividedWeight(Weight[] parts, int rows, int columns, bool sums) : Weight
+    private sealed class DividedWeight(Weight[] parts, int rows, int columns, Division division, bool byColumns) : Weight
     {
         public Weight[] Parts => parts;
 
         /// <summary>Whether a rank's outputs are shares of the sums.</summary>
-        public bool Sums => sums;
+        public bool Sums { get; } = byColumns && division.Ranks > 1;
+
+        /// <summary>Which outputs each rank has, or null where each has all.</summary>
+        public Division? Outputs { get; } = byColumns || division.Ranks == 1 ? null : division;
 
         public override int Rows => rows;
 

@@ -22,6 +22,8 @@ internal static unsafe partial class Nccl
     [LibraryImport(Library)] public static partial int ncclGroupEnd();
     [LibraryImport(Library)] public static partial int ncclAllReduce(nint send, nint receive, nuint count, int type, int operation, nint comm, nint stream);
 
+    [LibraryImport(Library)] public static partial int ncclAllGather(nint send, nint receive, nuint sendCount, int type, nint comm, nint stream);
+
     /// <exception cref="CudaException">The call failed.</exception>
     public static void Check(int result, string operation)
     {

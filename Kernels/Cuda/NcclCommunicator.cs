@@ -30,22 +30,53 @@ internal sealed unsafe class NcclCommunicator : Communicator
     {
         if (sums[0].Count == 0)
             return;
-        var type = sums[0].Type switch
-        {
-            DType.F32 => Nccl.ncclFloat32,
-            DType.BF16 => Nccl.ncclBfloat16,
-            var other => throw new ArgumentException($"AllReduce of {other}"),
-        };
-        // One thread speaks for all ranks: NCCL has to know all of a collective's calls before it begins the first.
-        Nccl.Check(Nccl.ncclGroupStart(), "ncclGroupStart");
+        var type = TypeOf(sums[0]);
+        Begin("AllReduce");
         var failed = 0;
         for (var r = 0; r < _ranks.Length && failed == 0; r++)
             failed = Nccl.ncclAllReduce(sums[r].At(), sums[r].At(), (nuint)sums[r].Count, type, Nccl.ncclSum, _comms[r], _ranks[r].QueueOf("AllReduce"));
+        End(failed, "ncclAllReduce");
+    }
+
+    /// <summary>A row a call, so that the columns of a row come to lie side by side; NCCL makes one launch of a group.</summary>
+    public override void AllGather(ReadOnlySpan<Tensor> shares, ReadOnlySpan<Tensor> wholes)
+    {
+        if (shares[0].Count == 0)
+            return;
+        var type = TypeOf(shares[0]);
+        Begin("AllGather");
+        var failed = 0;
+        for (var row = 0; row < shares[0].Rows; row++)
+            for (var r = 0; r < _ranks.Length && failed == 0; r++)
+                failed = Nccl.ncclAllGather(shares[r].Slice(row, 1).At(), wholes[r].Slice(row, 1).At(), (nuint)shares[r].Columns, type, _comms[r], _ranks[r].QueueOf("AllGather"));
+        End(failed, "ncclAllGather");
+    }
+
+    private static int TypeOf(Tensor t) => t.Type switch
+    {
+        DType.F32 => Nccl.ncclFloat32,
+        DType.BF16 => Nccl.ncclBfloat16,
+        var other => throw new ArgumentException($"{other} is not what ranks exchange"),
+    };
+
+    /// <summary>One thread speaks for all ranks: NCCL has to know all of a collective's calls before it begins the first.</summary>
+    private void Begin(string op)
+    {
+        if (_comms[0] == 0)
+            throw new CudaException($"{op}: the GPUs' NCCL communicator was ended by an earlier failure");
+        Nccl.Check(Nccl.ncclGroupStart(), "ncclGroupStart");
+    }
+
+    private static void End(int failed, string op)
+    {
         var ended = Nccl.ncclGroupEnd();
         CudaDevice.Leave();
-        Nccl.Check(failed, "ncclAllReduce");
-        Nccl.Check(ended, "ncclGroupEnd");
+        Nccl.Check(failed, op);
+        Nccl.Check(ended, $"{op}, ncclGroupEnd");
     }
+
+    /// <summary>Steps that ran as graphs, and those that had to be captured for them.</summary>
+    internal (long Replayed, long Captured) GraphCounts => _graphs.Counts;
 
     /// <inheritdoc/>
     public override void Replay(long key, Action record) => _graphs.Replay(key, record);
@@ -70,7 +101,7 @@ internal sealed unsafe class NcclCommunicator : Communicator
                 for (var other = 0; other < _ranks.Length; other++)
                 {
                     if (_comms[other] == 0)
-                        throw new CudaException("the GPUs' NCCL communicator was ended by an earlier failure");
+                        break; // ended by an earlier failure, and nothing waits for it any more
                     Nccl.Check(Nccl.ncclCommGetAsyncError(_comms[other], out var result), "ncclCommGetAsyncError");
                     if (result != Nccl.ncclInProgress)
                         Nccl.Check(result, $"NCCL, rank {other}");
@@ -82,12 +113,12 @@ internal sealed unsafe class NcclCommunicator : Communicator
         }
         catch (CudaException)
         {
-            End(abort: true);
+            Release(abort: true);
             throw;
         }
     }
 
-    private void End(bool abort)
+    private void Release(bool abort)
     {
         foreach (ref var comm in _comms.AsSpan())
         {
@@ -104,6 +135,6 @@ internal sealed unsafe class NcclCommunicator : Communicator
         if (!disposing)
             return;
         _graphs.Dispose();
-        End(abort: false);
+        Release(abort: false);
     }
 }

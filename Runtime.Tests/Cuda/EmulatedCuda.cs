@@ -53,13 +53,13 @@ internal static class EmulatedCuda
         return (CudaDevice)Get(options);
     }
 
-    /// <summary>Devices that divide layers, in floats or bfloat16; shared by tests as well.</summary>
-    public static Device Parallel(int ranks, DType activations = DType.F32)
+    /// <summary>Devices that divide layers, in floats; shared by tests as well.</summary>
+    public static Device Parallel(int ranks, bool batchInvariant = false)
     {
         Require();
         if (CudaDevice.Count < ranks)
             Assert.Ignore($"{ranks} GPUs are needed");
-        return Get(new CudaOptions { ActivationType = activations, TensorParallel = ranks, UseCublas = false });
+        return Get(new CudaOptions { ActivationType = DType.F32, TensorParallel = ranks, BatchInvariant = batchInvariant, UseCublas = false });
     }
 
     private static Device Get(CudaOptions options)

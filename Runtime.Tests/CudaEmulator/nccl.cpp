@@ -1,6 +1,7 @@
 // NCCL's entry points, for ranks of one process that one thread speaks for. A collective happens when one of its streams comes to it: the
 // others' work before theirs is done then. Sums are rounded to the type after each rank, in the ranks' order.
 #include "emulator.h"
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -12,7 +13,7 @@ namespace
 {
 enum { SUCCESS = 0, UNHANDLED_CUDA_ERROR = 1, INVALID_ARGUMENT = 4, INVALID_USAGE = 5, FLOAT = 7, BFLOAT16 = 9, SUM = 0 };
 
-struct Call { const void* send; void* receive; size_t count; int type; };
+struct Call { const void* send; void* receive; size_t count; int type; bool gather; };
 struct Comm;
 struct Clique { std::vector<Comm*> ranks; std::vector<std::unique_ptr<Call>> met; bool meeting = false; int left; };
 struct Comm { std::shared_ptr<Clique> clique; int rank, device; void* stream = nullptr; };
@@ -70,12 +71,16 @@ const char* meet(Comm* comm, Call call)
     c.meeting = false;
     memory_select(-1);
     for (const auto& other : c.met)
-        if (!wrong && (other->count != call.count || other->type != call.type))
-            wrong = "a collective whose ranks disagree on what is added up";
+        if (!wrong && (other->count != call.count || other->type != call.type || other->gather != call.gather))
+            wrong = "a collective whose ranks disagree on what it is";
     for (const auto& other : c.met)
-        if (!wrong && (!memory_holds(other->send, call.count * size_of(call.type)) || !memory_holds(other->receive, call.count * size_of(call.type))))
+        if (!wrong && (!memory_holds(other->send, call.count * size_of(call.type)) || !memory_holds(other->receive, (call.gather ? c.ranks.size() : 1) * call.count * size_of(call.type))))
             wrong = "a collective of memory that is not within an allocation";
-    for (size_t i = 0; !wrong && i < call.count; i++)
+    const size_t bytes = call.count * size_of(call.type);
+    for (size_t r = 0; !wrong && call.gather && r < c.met.size(); r++)
+        for (const auto& other : c.met)
+            memcpy((uint8_t*)other->receive + r * bytes, c.met[r]->send, bytes);
+    for (size_t i = 0; !wrong && !call.gather && i < call.count; i++)
     {
         float sum = load(c.met[0]->send, call.type, i);
         for (size_t r = 1; r < c.met.size(); r++)
@@ -139,16 +144,29 @@ API ncclGroupEnd()
     if (--depth > 0 || group.empty())
         return SUCCESS;
     // One thread that speaks for some ranks alone would wait for the others for ever.
-    return group.size() == group[0]->clique->ranks.size() ? SUCCESS : INVALID_USAGE;
+    for (Comm* one : group[0]->clique->ranks)
+        if (std::count(group.begin(), group.end(), one) != std::count(group.begin(), group.end(), group[0]))
+            return INVALID_USAGE;
+    return SUCCESS;
+}
+
+static int collective(Comm* comm, void* stream, Call call)
+{
+    if (depth == 0 && comm->clique->ranks.size() > 1)
+        return INVALID_USAGE;
+    if ((call.type != FLOAT && call.type != BFLOAT16) || emulator_device_of(stream) != comm->device)
+        return INVALID_ARGUMENT;
+    group.push_back(comm);
+    comm->stream = stream;
+    return emulator_enqueue(stream, comm, [=] { return meet(comm, call); }, comm->device) ? UNHANDLED_CUDA_ERROR : SUCCESS;
 }
 
 API ncclAllReduce(const void* send, void* receive, size_t count, int type, int operation, Comm* comm, void* stream)
 {
-    if (depth == 0 && comm->clique->ranks.size() > 1)
-        return INVALID_USAGE;
-    if ((type != FLOAT && type != BFLOAT16) || operation != SUM || emulator_device_of(stream) != comm->device)
-        return INVALID_ARGUMENT;
-    group.push_back(comm);
-    comm->stream = stream;
-    return emulator_enqueue(stream, comm, [=] { return meet(comm, Call { send, receive, count, type }); }, comm->device) ? UNHANDLED_CUDA_ERROR : SUCCESS;
+    return operation != SUM ? (int)INVALID_ARGUMENT : collective(comm, stream, { send, receive, count, type, false });
+}
+
+API ncclAllGather(const void* send, void* receive, size_t count, int type, Comm* comm, void* stream)
+{
+    return collective(comm, stream, { send, receive, count, type, true });
 }

@@ -2,14 +2,15 @@ using Trimtab.Engine;
 using Trimtab.Imaging;
 using Trimtab.Kernels;
 using Trimtab.Steering;
-using Trimtab.Tests.Cuda;
 using Trimtab.Tests.Golden;
 
 namespace Trimtab.Tests.Engine;
 
 /// <summary>Keys and values are shared where they are equal, and nowhere else; whether they are changes no bit of a result.</summary>
 [TestFixture("cpu")]
+[TestFixture("2 × cpu")]
 [TestFixture("cuda")]
+[TestFixture("2 × cuda")]
 public class PrefixCacheTests(string device)
 {
     private string _folder = null!;
@@ -19,7 +20,7 @@ public class PrefixCacheTests(string device)
     public void Open()
     {
         _folder = Directory.CreateTempSubdirectory("trimtab-prefix-").FullName;
-        _model = VisionLanguageModel.Open(TinyModel.WriteLlava(Path.Combine(_folder, "llava")), new() { Threads = 2, Device = device == "cuda" ? EmulatedCuda.Get(batchInvariant: true) : null });
+        _model = VisionLanguageModel.Open(TinyModel.WriteLlava(Path.Combine(_folder, "llava")), new() { Threads = 2, Device = Fixture.DeviceOf(device, batchInvariant: true) });
     }
 
     [OneTimeTearDown]
@@ -336,7 +337,7 @@ public class PrefixCacheTests(string device)
     [Test]
     public void Random_requests_end_once_and_give_everything_back()
     {
-        var count = device == "cuda" ? 150 : 2000;
+        var count = device switch { "cpu" => 2000, _ => 150 };
         var random = new Random(20261125);
         using var engine = Engine(new() { ContextLength = 160, CachePositions = 400, MaxBatchTokens = 40, MaxSequences = 6, PrefillChunk = 16, CachedImages = 2 });
         var prompts = Enumerable.Range(0, 12).Select(i => i % 3 == 0 ? Picture(i / 3, $"{i}") : Text($"{i % 5}")).ToArray();
@@ -388,7 +389,7 @@ public class PrefixCacheTests(string device)
         foreach (var group in sequences.Where(s => s.Finish is FinishReason.Stop or FinishReason.Length)
             .GroupBy(s => (s.Prompt, s.Options.Steering, s.Options.MaxTokens, s.Options.IgnoreEos, s.Options.Sampling.Seed)))
             Assert.That(group.Select(s => s.LogitsHash).Distinct().Count(), Is.EqualTo(1));
-        foreach (var sequence in sequences.Where(s => s.Finish == FinishReason.Length && s.Generated.Count > 0).Take(device == "cuda" ? 5 : 60))
+        foreach (var sequence in sequences.Where(s => s.Finish == FinishReason.Length && s.Generated.Count > 0).Take(device == "cpu" ? 60 : 5))
         {
             using var alone = Engine(new() { PrefixCache = false });
             var own = Run(alone, new Sequence(sequence.Prompt, sequence.Options with { Deadline = null }, _model.Tokenizer, _model.Network.Spec.Text.VocabularySize))[0];

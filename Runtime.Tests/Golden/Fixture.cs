@@ -47,16 +47,16 @@ internal sealed class Fixture : IDisposable
 
     /// <summary>The same on a kind of device, "cpu" or "cuda", or "2 × " so many of them; on CUDA, if it is so wished, with the same bits in any batch.</summary>
     public static Fixture OpenOn(string device, string name, string? form = null, bool batchInvariant = false)
-        => Open(name, form, device == "cpu" ? null : new()
-        {
-            WeightType = DType.F32,
-            Device = device.Split(" × ") switch
-            {
-                [var ranks, "cpu"] => HostCommunicator.Cpus(int.Parse(ranks, CultureInfo.InvariantCulture)),
-                [var ranks, "cuda"] => EmulatedCuda.Parallel(int.Parse(ranks, CultureInfo.InvariantCulture)),
-                _ => EmulatedCuda.Get(batchInvariant: batchInvariant, cublas: device == "cuda, cuBLASLt"),
-            },
-        });
+        => Open(name, form, device == "cpu" ? null : new() { WeightType = DType.F32, Device = DeviceOf(device, batchInvariant) });
+
+    /// <summary>A device that tests share: "cuda", "cuda, cuBLASLt", or "2 × cuda" and "2 × cpu", which divide layers; null for "cpu".</summary>
+    public static Device? DeviceOf(string device, bool batchInvariant = false) => device.Split(" × ") switch
+    {
+        ["cpu"] => null,
+        [var ranks, "cpu"] => HostCommunicator.Cpus(int.Parse(ranks, CultureInfo.InvariantCulture)),
+        [var ranks, "cuda"] => EmulatedCuda.Parallel(int.Parse(ranks, CultureInfo.InvariantCulture), batchInvariant),
+        _ => EmulatedCuda.Get(batchInvariant: batchInvariant, cublas: device == "cuda, cuBLASLt"),
+    };
 
     public bool Has(string tensor) => _tensors.Tensors.ContainsKey(tensor);
 

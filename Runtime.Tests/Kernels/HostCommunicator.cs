@@ -39,6 +39,20 @@ internal sealed class HostCommunicator(IReadOnlyList<Device> ranks) : Communicat
             ranks[r].Upload(total, sums[r]);
     }
 
+    public override void AllGather(ReadOnlySpan<Tensor> shares, ReadOnlySpan<Tensor> wholes)
+    {
+        var (rows, width) = (shares[0].Rows, shares[0].Columns);
+        float[] whole = new float[wholes[0].Count], part = new float[shares[0].Count];
+        for (var r = 0; r < shares.Length; r++)
+        {
+            ranks[r].Download(shares[r], part);
+            for (var row = 0; row < rows; row++)
+                part.AsSpan(row * width, width).CopyTo(whole.AsSpan((row * shares.Length + r) * width));
+        }
+        for (var r = 0; r < shares.Length; r++)
+            ranks[r].Upload(whole, wholes[r]);
+    }
+
     protected override void Dispose(bool disposing)
     {
     }

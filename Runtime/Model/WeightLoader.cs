@@ -105,7 +105,9 @@ internal sealed partial class WeightLoader
             };
         }
         var norm = TextNorm("text.norm", spec);
-        var head = spec.TieEmbeddings ? embedding : Matrix(_matrixType, "text.head");
+        // Ranks divide the vocabulary where that gives them equal shares; a table that is the embedding too they also have whole.
+        var vocabulary = spec.VocabularySize % _device.Ranks == 0 ? Division.Even(spec.VocabularySize, _device.Ranks) : Division.Whole(spec.VocabularySize);
+        var head = spec.TieEmbeddings && vocabulary.Ranks == 1 ? embedding : Matrix(_matrixType, vocabulary, false, (spec.TieEmbeddings ? "text.embed" : "text.head", null));
         return new(_device, spec, new(embedding, layers, norm, head), inner);
     }
 
@@ -269,7 +271,7 @@ internal sealed partial class WeightLoader
 
     private void Done(TensorPart part)
     {
-        _read += part.Bytes;
+        _read = Math.Min(_read + part.Bytes, _total);
         _progress?.Report(new(_read, _total, part.Info.Name));
     }
 
