@@ -9,11 +9,13 @@ namespace Trimtab.Server.Benchmarks;
 /// <param name="Bandwidth">Bytes a second from its memory.</param>
 /// <param name="Flops">Dense bfloat16 operations a second with float sums.</param>
 /// <param name="Memory">Bytes.</param>
-internal sealed record GpuSheet(string Name, double Bandwidth, double Flops, double Memory)
+/// <param name="Link">Bytes a second to another one, in one direction: NVLink, else PCIe 4.0 x16.</param>
+internal sealed record GpuSheet(string Name, double Bandwidth, double Flops, double Memory, double Link)
 {
     public static readonly GpuSheet[] All =
     [
-        new("H100 SXM", 3.35e12, 989e12, 80e9), new("A100 SXM 80 GB", 2.039e12, 312e12, 80e9), new("L40S", 0.864e12, 362e12, 48e9), new("RTX 4090", 1.008e12, 165e12, 24e9),
+        new("H100 SXM", 3.35e12, 989e12, 80e9, 450e9), new("A100 SXM 80 GB", 2.039e12, 312e12, 80e9, 300e9), new("L40S", 0.864e12, 362e12, 48e9, 32e9),
+        new("RTX 4090", 1.008e12, 165e12, 24e9, 32e9),
     ];
 }
 
@@ -22,10 +24,11 @@ internal sealed record GpuSheet(string Name, double Bandwidth, double Flops, dou
 /// <param name="Launches">How many.</param>
 /// <param name="Bytes">Bytes that all of them move.</param>
 /// <param name="Flops">Operations of all of them.</param>
-internal sealed record PlannedOp(string Op, int Launches, double Bytes, double Flops)
+/// <param name="Exchanged">Bytes that go to another GPU.</param>
+internal sealed record PlannedOp(string Op, int Launches, double Bytes, double Flops, double Exchanged = 0)
 {
-    /// <summary>What the data sheet allows: the slower of memory and arithmetic.</summary>
-    public double Seconds(GpuSheet gpu) => Math.Max(Bytes / gpu.Bandwidth, Flops / gpu.Flops);
+    /// <summary>What the data sheet allows: the slowest of memory, arithmetic and link; a collective begins and ends with waiting for each other.</summary>
+    public double Seconds(GpuSheet gpu) => Math.Max(Math.Max(Bytes / gpu.Bandwidth, Flops / gpu.Flops), Exchanged / gpu.Link) + (Exchanged > 0 ? Launches * GpuPlan.Meeting : 0);
 }
 
 /// <summary>
@@ -37,29 +40,35 @@ internal sealed class GpuPlan
     /// <summary>From one kernel's end to the next one's start inside a graph: an assumption, not a measurement.</summary>
     public const double Gap = 1e-6;
 
+    /// <summary>What a collective takes beyond its bytes: an assumption too.</summary>
+    public const double Meeting = 8e-6;
+
     private const int Activation = 2;
 
     private readonly TextSpec _spec;
     private readonly double _perWeight;
-    private readonly int _tokens, _context;
+    private readonly int _tokens, _context, _ranks;
 
     /// <param name="spec">The decoder.</param>
     /// <param name="form">Form of its matrices.</param>
     /// <param name="tokens">Tokens in the step: sequences that decode, or a prompt's length.</param>
     /// <param name="context">Positions that a decoding token looks at; 0 for a prompt, whose tokens look at those before them.</param>
-    public GpuPlan(TextSpec spec, DType form, int tokens, int context)
-        => (_spec, _perWeight, _tokens, _context) = (spec, (double)form.BlockBytes() / form.BlockSize(), tokens, context);
+    /// <param name="ranks">GPUs that divide each layer.</param>
+    public GpuPlan(TextSpec spec, DType form, int tokens, int context, int ranks = 1)
+        => (_spec, _perWeight, _tokens, _context, _ranks) = (spec, (double)form.BlockBytes() / form.BlockSize(), tokens, context, ranks);
 
-    /// <summary>The step's launches. Steered: every token by its own vector, with its projections observed.</summary>
+    /// <summary>The step's launches on each GPU. Steered: every token by its own vector, with its projections observed.</summary>
     public IReadOnlyList<PlannedOp> Ops(bool steered)
     {
         var (l, d, t) = (_spec.Layers, _spec.HiddenSize, _tokens);
-        int qkv = (_spec.Heads + 2 * _spec.KeyValueHeads) * _spec.HeadDimension, heads = _spec.Heads * _spec.HeadDimension, kv = 2 * _spec.KeyValueHeads * _spec.HeadDimension;
+        // As evenly as HeadDivision divides; of an uneven division this is the mean.
+        int queries = Math.Max(1, _spec.Heads / _ranks), keys = Math.Max(1, _spec.KeyValueHeads / _ranks), inner = _spec.IntermediateSize / _ranks;
+        int qkv = (queries + 2 * keys) * _spec.HeadDimension, heads = queries * _spec.HeadDimension, kv = 2 * keys * _spec.HeadDimension;
         // A prompt's tokens see half of it on average; up to 64 tokens read a key together.
         double seen = _context > 0 ? _context : (t + 1) / 2.0, reads = _context > 0 ? t * seen : Math.Ceiling(t / 64.0) * seen;
         double row = (double)t * d * Activation;
         var samples = _context > 0 ? t : 1;
-        return
+        List<PlannedOp> ops =
         [
             new("Embed", 1, 2 * row, 0),
             new("Norm", 1, 2 * row, 0),
@@ -68,12 +77,19 @@ internal sealed class GpuPlan
             new("AttendPaged", _context > 0 ? 2 * l : l, l * (reads * kv * Activation + 2.0 * t * heads * Activation), l * 4.0 * t * seen * heads),
             Matrix("Linear output", l, d, heads, t),
             new("ResidualNorm", l, l * 4 * row, 0),
-            Matrix("Linear gate, up", l, 2 * _spec.IntermediateSize, d, t, gated: true),
-            Matrix("Linear down", l, d, _spec.IntermediateSize, t),
+            Matrix("Linear gate, up", l, 2 * inner, d, t, gated: true),
+            Matrix("Linear down", l, d, inner, t),
             new("ResidualNorm, junction", l, l * (4 * row + (steered ? 4.0 * samples * d : 0)), 0),
             new("TakeRows", 1, 2.0 * samples * d * Activation, 0),
-            Matrix("Linear head", 1, _spec.VocabularySize, d, samples),
+            Matrix("Linear head", 1, _spec.VocabularySize / _ranks, d, samples),
         ];
+        if (_ranks == 1)
+            return ops;
+        // A ring sends every byte of a sum twice but for one rank's share, and each share of a row to all the others.
+        var passed = (_ranks - 1.0) / _ranks;
+        ops.Add(new("AllReduce", 2 * l, 2 * l * 4 * row, 0, 2 * l * 2 * passed * row));
+        ops.Add(new("AllGather", 1, 2.0 * samples * _spec.VocabularySize * Activation, 0, passed * samples * _spec.VocabularySize * Activation));
+        return ops;
     }
 
     private PlannedOp Matrix(string op, int launches, int rows, int columns, int tokens, bool gated = false)
@@ -87,7 +103,7 @@ internal sealed class GpuPlan
     {
         var (plain, steered) = (Ops(false), Ops(true));
         var kind = _context > 0 ? $"decoding, {_tokens} sequence{(_tokens == 1 ? "" : "s")} at context {_context}" : $"a prompt of {_tokens} tokens";
-        output.WriteLine($"{model}: {kind}. Least time by each GPU's data sheet, plus {Gap * 1e6:0.#} µs between launches (assumed). Nothing here was measured.");
+        output.WriteLine($"{model}: {kind}{(_ranks > 1 ? $", on each of {_ranks} GPUs" : "")}. Least time by each GPU's data sheet, plus {Gap * 1e6:0.#} µs between launches{(_ranks > 1 ? $" and {Meeting * 1e6:0.#} µs a collective" : "")} (assumed). Nothing here was measured.");
         output.WriteLine();
         output.WriteLine($"| op | launches | MB | GFLOP | {string.Join(" | ", GpuSheet.All.Select(g => $"{g.Name}, µs"))} |");
         output.WriteLine($"|---|---|---|---|{string.Concat(GpuSheet.All.Select(_ => "---|"))}");

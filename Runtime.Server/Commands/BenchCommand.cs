@@ -96,13 +96,14 @@ internal static class BenchCommand
         using var _ = source;
         var form = ModelArguments.Read(parse, Dtype) ?? FormOf(source.Files[0]);
         var name = $"{(synthetic is not null ? synthetic.Name : Path.GetFileName(parse.GetValue(Model)!))}, {form}";
+        var ranks = Math.Max(1, ModelArguments.Range(parse, TensorParallel, 64));
         foreach (var batch in plan.Batches)
         {
-            new GpuPlan(source.Spec.Text, form, batch, Math.Max(1, plan.Depth)).Write(output, name);
+            new GpuPlan(source.Spec.Text, form, batch, Math.Max(1, plan.Depth), ranks).Write(output, name);
             output.WriteLine();
         }
         if (plan.Prompt > 0)
-            new GpuPlan(source.Spec.Text, form, plan.Prompt, 0).Write(output, name);
+            new GpuPlan(source.Spec.Text, form, plan.Prompt, 0, ranks).Write(output, name);
     }
 
     private static DType FormOf(Checkpoint file)

@@ -98,7 +98,7 @@ internal sealed class GpuMeasurements(CudaDevice device, SyntheticModel model, b
     /// <summary>Of the time that this GPU's memory, as measured, and its tensor cores, as the products show them, would take.</summary>
     private Figure Share(Measurement decode, TextSpec text, int depth)
     {
-        var sheet = new GpuSheet("", _copy, Products.Max(p => Math.Max(p.Own, p.Cublas ?? 0)), 0);
+        var sheet = new GpuSheet("", _copy, Products.Max(p => Math.Max(p.Own, p.Cublas ?? 0)), 0, double.PositiveInfinity);
         var least = new GpuPlan(text, DType.BF16, decode.Batch, depth + 1).Ops(false).Sum(op => op.Seconds(sheet));
         return new($"decoding, {decode.Batch} sequence{(decode.Batch == 1 ? "" : "s")} at {depth}: share of the measured memory's limit", 100 * least * decode.Tokens / decode.Seconds.Min(), "%");
     }

@@ -73,6 +73,13 @@ public class BenchTests
         Assert.That(code, Is.Zero, error);
         Assert.That(output, Does.Contain("decoding, 1 sequence at context 768").And.Contain("a prompt of 512 tokens").And.Contain("| H100 SXM |").And.Contain("Nothing here was measured"));
         Assert.That(Run("--plan", "--synthetic", "7b-bf16").Code, Is.EqualTo(2));
+
+        // Two GPUs read half of the weights each, and 64 sums of a row of 8 KiB go over the link: once to the other.
+        var two = new Trimtab.Server.Benchmarks.GpuPlan(spec, Trimtab.Kernels.DType.BF16, 1, 768, 2).Ops(false);
+        Assert.That(two.Where(o => o.Op.StartsWith("Linear", StringComparison.Ordinal)).Sum(o => o.Bytes), Is.EqualTo(6.607e9).Within(1).Percent);
+        Assert.That(two.Single(o => o.Op == "AllReduce").Exchanged, Is.EqualTo(64 * 8192));
+        Assert.That(1 / Trimtab.Server.Benchmarks.GpuPlan.Seconds(two, h100), Is.InRange(1.4 / plain, 2 / plain));
+        Assert.That(Run("--device", "cuda", "--plan", "--synthetic", "7b-bf16", "--tensor-parallel", "2").Output, Does.Contain("on each of 2 GPUs").And.Contain("AllGather"));
     }
 
     [Test]
