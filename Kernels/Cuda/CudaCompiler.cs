@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Globalization;
 using System.Runtime.InteropServices;
 using System.Security.Cryptography;
 using System.Text;
@@ -18,6 +19,9 @@ internal sealed unsafe class CudaCompiler(string architecture, string? folder, b
 
     /// <summary>The target.</summary>
     public string Architecture => architecture;
+
+    /// <summary>The target's compute capability, as 10 · major + minor.</summary>
+    public int Capability { get; } = int.Parse(architecture.AsSpan(architecture.IndexOf('_', StringComparison.Ordinal) + 1).TrimEnd('a'), CultureInfo.InvariantCulture);
 
     /// <summary>Programs that were compiled and not found in the folder.</summary>
     public int Compiled { get; private set; }

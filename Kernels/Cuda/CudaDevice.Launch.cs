@@ -10,12 +10,29 @@ public sealed unsafe partial class CudaDevice
     private readonly CudaGraphs _graphs;
     private string _lastOp = "";
     private bool _capturing;
+    private readonly bool _launchesProgrammatically; // the machine code waits (common.cuh), and captured graphs keep what a launch says (CUDA 12.3)
+    private bool _programmaticLaunch;
 
     /// <summary>Changes when memory is freed that a graph may know.</summary>
     internal int Generation { get; private set; }
 
     /// <summary>Whether <see cref="Replay"/> captures steps; without, every step is launched op by op.</summary>
     public bool Graphs { get; set; } = true;
+
+    /// <summary>
+    /// Whether a kernel that follows another may start before that one has ended (<see cref="CudaOptions.ProgrammaticLaunch"/>); false where that is not
+    /// to be had. A change forgets the graphs, which keep it as it was when they were captured.
+    /// </summary>
+    public bool ProgrammaticLaunch
+    {
+        get => _programmaticLaunch;
+        set
+        {
+            Enter();
+            _programmaticLaunch = value && _launchesProgrammatically;
+            _graphs.Forget();
+        }
+    }
 
     /// <summary>Steps that ran as a captured graph, and graphs that had to be captured for them.</summary>
     public (long Replayed, long Captured) GraphCounts => _graphs.Counts;
@@ -128,6 +145,11 @@ public sealed unsafe partial class CudaDevice
                 _shared[kernel] = (int)shared;
             }
         }
+        // Nothing is won behind a copy, a memset, memory that is taken or given back, or a library's call: none of them lets the next kernel start
+        // early. What they leave has to be there when a kernel starts, since weights are fetched before any wait; so that the attribute is for
+        // kernels that follow one of this project's, and the first of a row of such kernels starts when all before it has ended.
+        var follows = _programmaticLaunch && _stream.EndsInKernel;
+        var attribute = new CUlaunchAttribute { id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, value = 1 };
         var config = new CUlaunchConfig
         {
             gridDimX = (uint)grid.X,
@@ -138,6 +160,8 @@ public sealed unsafe partial class CudaDevice
             blockDimZ = 1,
             sharedMemBytes = (uint)shared,
             hStream = _stream.Value,
+            attrs = (nint)(&attribute),
+            numAttrs = follows ? 1u : 0,
         };
         var size = (nuint)sizeof(T);
         var extra = stackalloc nint[] { CU_LAUNCH_PARAM_BUFFER_POINTER, (nint)(&parameters), CU_LAUNCH_PARAM_BUFFER_SIZE, (nint)(&size), 0 };
@@ -145,6 +169,7 @@ public sealed unsafe partial class CudaDevice
         var result = cuLaunchKernelEx(&config, kernel, null, extra);
         if (result != CUresult.CUDA_SUCCESS)
             throw CudaException.Of(result, $"{op}: grid ({grid.X}, {grid.Y}, {grid.Z}) of {threads} threads, {shared} bytes shared");
+        _stream.EndsInKernel = true;
         if (_options.Blocking && !_capturing)
             Wait();
     }

@@ -66,6 +66,9 @@ public sealed unsafe partial class CudaDevice : Device
             _multiprocessors = Attribute(CUdevice_attribute.MULTIPROCESSOR_COUNT);
             var folder = options.CacheFolder ?? CudaCompiler.DefaultFolder;
             _compiler = CudaCompiler.For(major, minor, folder.Length == 0 ? null : folder);
+            cuDriverGetVersion(out var version).Check("cuDriverGetVersion");
+            _launchesProgrammatically = version >= 12030 && _compiler.Capability >= 90;
+            _programmaticLaunch = options.ProgrammaticLaunch && _launchesProgrammatically;
         }
         catch (DllNotFoundException e)
         {
@@ -140,6 +143,7 @@ public sealed unsafe partial class CudaDevice : Device
             [
                 ("driver's CUDA version", $"{version / 1000}.{version % 1000 / 10}"), ("multiprocessors", $"{_multiprocessors}"),
                 ("memory, free of total", $"{free >> 20} of {total >> 20} MiB"), ("kernels compiled for", _compiler.Architecture), ("long prompts are multiplied by", Products),
+                ("programmatic dependent launch", ProgrammaticLaunch ? "on" : _launchesProgrammatically ? "off" : "not to be had"),
             ];
             var bus = stackalloc byte[32];
             if (cuDeviceGetPCIBusId(bus, 32, _device) == CUresult.CUDA_SUCCESS)

@@ -107,6 +107,13 @@ internal sealed unsafe class CudaGraphs(params CudaDevice[] devices) : IDisposab
         Release(oldest);
     }
 
+    /// <summary>Gives all graphs back, when they have run.</summary>
+    public void Forget()
+    {
+        while (_steps.Count > 0)
+            Evict();
+    }
+
     private void Release(Recorded recorded)
     {
         for (var d = 0; d < devices.Length; d++)

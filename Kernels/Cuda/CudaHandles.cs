@@ -39,9 +39,22 @@ internal sealed class CudaModule(nint value) : CudaHandle(value)
     protected override CUresult Free(nint value) => Driver.cuModuleUnload(value);
 }
 
-/// <summary>A stream.</summary>
+/// <summary>A stream, and whether what was queued on it last is a kernel of this project.</summary>
 internal sealed class CudaStream(nint value) : CudaHandle(value)
 {
+    /// <summary>Whoever takes the handle queues something that is not, or may: only a launch of such a kernel says otherwise, when it has succeeded.</summary>
+    public new nint Value
+    {
+        get
+        {
+            EndsInKernel = false;
+            return base.Value;
+        }
+    }
+
+    /// <summary>Whether the next thing to be queued follows a kernel of this project, with nothing between the two.</summary>
+    public bool EndsInKernel { get; set; }
+
     public static CudaStream Create()
     {
         Driver.cuStreamCreate(out var value, Driver.CU_STREAM_NON_BLOCKING).Check("cuStreamCreate");

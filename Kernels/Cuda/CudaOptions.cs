@@ -34,6 +34,13 @@ public sealed record CudaOptions
     /// <summary>Waits after every op, so that an error is thrown by the op that caused it; for finding errors.</summary>
     public bool Blocking { get; init; }
 
+    /// <summary>
+    /// Has a kernel's blocks start while the last ones of the kernel before it still run: they fetch the beginning of their weights into the
+    /// cache, and wait for its end before they touch anything else (programmatic dependent launch: CUDA C++ Programming Guide, "Programmatic
+    /// Dependent Launch and Synchronization"). From compute capability 9.0 and CUDA 12.3 on; the numbers are the same. TRIMTAB_CUDA_PDL=0 turns it off.
+    /// </summary>
+    public bool ProgrammaticLaunch { get; init; } = Environment.GetEnvironmentVariable("TRIMTAB_CUDA_PDL") != "0";
+
     /// <summary>The folder of compiled kernels; null for the user's own, empty for none.</summary>
     public string? CacheFolder { get; init; }
 }

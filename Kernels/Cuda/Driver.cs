@@ -14,6 +14,7 @@ internal static unsafe partial class Driver
     public const uint CU_STREAM_NON_BLOCKING = 1, CU_EVENT_DEFAULT = 0, CU_EVENT_DISABLE_TIMING = 2, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL = 1;
     public const int CU_MEMPOOL_ATTR_RELEASE_THRESHOLD = 4;
     public const nint CU_LAUNCH_PARAM_BUFFER_POINTER = 1, CU_LAUNCH_PARAM_BUFFER_SIZE = 2;
+    public const int CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6;
 
     static Driver() => CudaLibraries.Register();
 

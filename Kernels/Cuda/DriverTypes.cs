@@ -49,6 +49,14 @@ internal struct CUlaunchConfig
     public uint numAttrs;
 }
 
+/// <summary>CUlaunchAttribute: a number, and a union of 64 bytes, of which the attributes that are used take an int.</summary>
+[StructLayout(LayoutKind.Explicit, Size = 72)]
+internal struct CUlaunchAttribute
+{
+    [FieldOffset(0)] public int id;
+    [FieldOffset(8)] public int value;
+}
+
 /// <summary>CUgraphExecUpdateResultInfo.</summary>
 [StructLayout(LayoutKind.Sequential)]
 internal struct CUgraphExecUpdateResultInfo

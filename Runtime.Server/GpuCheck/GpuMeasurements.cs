@@ -64,6 +64,14 @@ internal sealed class GpuMeasurements(CudaDevice device, SyntheticModel model, b
         device.Graphs = true;
         Figures.Add(new("decoding without graphs: time of a step over that with", launched.Seconds.Min() / plain.Seconds.Min(), "×"));
 
+        if (device.ProgrammaticLaunch)
+        {
+            device.ProgrammaticLaunch = false;
+            var apart = Bench(network, tokenizer, new(0, tokens, [1], depth, false, 0, 1, Repetitions, KvType.BF16)).Find(m => m.Test == "decode")!;
+            device.ProgrammaticLaunch = true;
+            Figures.Add(new("decoding without programmatic dependent launch: time of a step over that with", apart.Seconds.Min() / plain.Seconds.Min(), "×"));
+        }
+
         // Many sequences: at a long context, and with from one to as many vectors as sequences.
         var batch = Bench(network, tokenizer, new(0, tokens / 2, [quick ? 3 : 128], depth - tokens / 2, false, 0, 1, Repetitions, KvType.BF16)).Single(m => m.Test == "decode");
         Figures.Add(new($"decoding, {batch.Batch} sequences at {depth}", Rate(batch), "tokens/s"));

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Runtime.InteropServices;
 using System.Security.Cryptography;
 using Trimtab.Kernels;
 using Trimtab.Kernels.Cuda;
@@ -9,8 +10,10 @@ namespace Trimtab.Tests.Cuda;
 /// CUDA devices of the tests: on a driver that runs the same kernels on this machine's processor (CudaEmulator/), or, with TRIMTAB_TEST_GPU
 /// set, on a GPU. Tests that need one are skipped where neither is to be had.
 /// </summary>
-internal static class EmulatedCuda
+internal static unsafe class EmulatedCuda
 {
+    private const string LibraryFile = "libcuda-emulated.so";
+
     private static readonly Lazy<(string? Folder, string? Missing)> Prepared = new(Prepare);
     private static readonly Dictionary<CudaOptions, Device> Shared = [];
 
@@ -31,7 +34,7 @@ internal static class EmulatedCuda
     }
 
     /// <summary>What kernels are compiled for.</summary>
-    public static string Architecture => "sm_80";
+    public static string Architecture => "sm_90a";
 
     /// <summary>Skips the running test where there is no device.</summary>
     public static void Require()
@@ -44,6 +47,30 @@ internal static class EmulatedCuda
     public static CudaDevice Open(CudaOptions? options = null) => (CudaDevice)OpenAny(options ?? new() { ActivationType = DType.F32 });
 
     private static Device OpenAny(CudaOptions options) => CudaDevice.Open(options with { CacheFolder = Path.Combine(Folder, "kernels") });
+
+    /// <summary>Has devices that are opened from now on see another GPU and driver, until what is returned is disposed.</summary>
+    public static IDisposable Pretend(int capability, int version = 12040)
+    {
+        Pretending(capability, version);
+        return new Restored();
+    }
+
+    private static void Pretending(int capability, int version) => ((delegate* unmanaged<int, int, void>)Export("emulator_pretend"))(capability, version);
+
+    /// <summary>Kernels that have run so far and were launched not to wait for the end of the one before.</summary>
+    public static int DependentLaunches => ((delegate* unmanaged<int>)Export("emulator_dependent_launches"))();
+
+    private static nint Export(string name)
+    {
+        if (IsReal)
+            Assert.Ignore("only the emulated driver says");
+        return NativeLibrary.GetExport(NativeLibrary.Load(Path.Combine(Folder, LibraryFile)), name);
+    }
+
+    private sealed class Restored : IDisposable
+    {
+        public void Dispose() => Pretending(90, 12040);
+    }
 
     /// <summary>A device that tests share, for what they share is only compiled kernels.</summary>
     public static CudaDevice Get(DType activations = DType.F32, bool batchInvariant = false, bool blocking = false, bool cublas = false)
@@ -79,7 +106,7 @@ internal static class EmulatedCuda
             .ToDictionary(n => n["CudaEmulator/".Length..], Read);
         var hash = SHA256.HashData([.. files.SelectMany(f => f.Value)]);
         var folder = Path.Combine(Path.GetTempPath(), $"trimtab-emulator-{Environment.UserName}-{Convert.ToHexStringLower(hash)[..16]}");
-        var library = Path.Combine(folder, "libcuda-emulated.so");
+        var library = Path.Combine(folder, LibraryFile);
         if (!File.Exists(library))
         {
             Directory.CreateDirectory(folder);

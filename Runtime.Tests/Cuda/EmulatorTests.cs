@@ -31,10 +31,11 @@ public unsafe class EmulatorTests
     }
 
     /// <summary>Runs a kernel over floats and returns what the wait answers and the floats.</summary>
-    private (string? Error, float[] Data) Run(string body, int count = 64, int threads = 64, int blocks = 1, int shared = 0, Action<nint>? between = null)
+    private (string? Error, float[] Data) Run(string body, int count = 64, int threads = 64, int blocks = 1, int shared = 0, Action<nint>? between = null,
+        string kernelMacro = "KERNEL", string architecture = "sm_90a", bool dependent = false)
     {
-        var source = CudaSources.Text("rows.cu") + $"\nstruct P {{ float* data; i32 count; }};\nKERNEL(test, P, 1024)\n{{\n{body}\n}}\n";
-        var image = new CudaCompiler("sm_80", Path.Combine(EmulatedCuda.Folder, "kernels")).Compile("test.cu", source);
+        var source = CudaSources.Text("rows.cu") + $"\nstruct P {{ float* data; i32 count; }};\n{kernelMacro}(test, P, 1024)\n{{\n{body}\n}}\n";
+        var image = new CudaCompiler(architecture, Path.Combine(EmulatedCuda.Folder, "kernels")).Compile("test.cu", source);
         nint module;
         fixed (byte* p = image)
             cuModuleLoadData(out module, p).Check("load");
@@ -45,6 +46,8 @@ public unsafe class EmulatorTests
         nuint size = 16;
         var extra = stackalloc nint[] { 1, (nint)(&parameters), 2, (nint)(&size), 0 };
         var config = new CUlaunchConfig { gridDimX = (uint)blocks, gridDimY = 1, gridDimZ = 1, blockDimX = (uint)threads, blockDimY = 1, blockDimZ = 1, sharedMemBytes = (uint)shared, hStream = _stream.Value };
+        var attribute = new CUlaunchAttribute { id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, value = 1 };
+        (config.attrs, config.numAttrs) = dependent ? ((nint)(&attribute), 1u) : (0, 0);
         between?.Invoke(data);
         cuLaunchKernelEx(&config, kernel, null, extra).Check("launch");
         parameters = default; // they were taken at the launch
@@ -128,6 +131,36 @@ public unsafe class EmulatorTests
         Assert.That(Run(Body.Replace("WAIT", "cp_async_wait<0>();", StringComparison.Ordinal)).Data, Is.All.EqualTo(1));
         Assert.That(Run(Body.Replace("WAIT", "cp_async_wait<1>();", StringComparison.Ordinal)).Data, Is.All.NaN);
         Assert.That(Run(Body.Replace("WAIT", "", StringComparison.Ordinal)).Data, Is.All.NaN);
+    }
+
+    /// <summary>Where the kernel before may still run, nothing of device memory is touched but by prefetch, and every thread waits.</summary>
+    [TestCase("float v = p.data[threadIdx.x];\ndependency_wait();\np.data[threadIdx.x] = v + 1;", "before dependency_wait(), 0 bytes from the start of an allocation of 256 bytes")]
+    [TestCase("uint4 v = load16(p.data);\ndependency_wait();\np.data[threadIdx.x] = v.x;", "before dependency_wait(), 0 bytes")]
+    [TestCase("p.data[threadIdx.x] = 1;\ndependency_wait();", "before dependency_wait(), 0 bytes")]
+    [TestCase("if (blockIdx.x == 1)\nreport((Status*)p.data, 1, 2, 3);\ndependency_wait();", "block (1, 0, 0), thread (63, 0, 0): access to")]
+    [TestCase("SHARED(float, s, 64); cp_async16(s, p.data);\ncp_async_wait<0>();\ndependency_wait();", "a copy to shared memory before dependency_wait()")]
+    [TestCase("", "ends without dependency_wait()")]
+    [TestCase("if (threadIdx.x >= 63)\nreturn;\ndependency_wait();\np.data[threadIdx.x] = 1;", "thread (63, 0, 0): the kernel ends without dependency_wait()")]
+    [TestCase("prefetch(p.data + 60, 32);\ndependency_wait();", "a prefetch of 32 bytes")]
+    public void What_a_kernel_does_before_the_one_before_it_has_ended_is_found(string body, string expected)
+        => Assert.That(Run(body, blocks: 2, kernelMacro: "KERNEL_EARLY", dependent: true).Error, Does.Contain("CUDA_ERROR_ILLEGAL_ADDRESS").And.Contain(expected));
+
+    [Test]
+    public void A_kernel_waits_first_or_where_it_says([Values] bool early, [Values] bool dependent)
+    {
+        var before = EmulatedCuda.DependentLaunches;
+        var wait = early ? "prefetch(p.data, 256);\ndependency_wait();\n" : "";
+        var (error, data) = Run($"SHARED(float, s, 64); s[threadIdx.x] = 1; __syncthreads();\n{wait}p.data[threadIdx.x] += s[63 - threadIdx.x];", kernelMacro: early ? "KERNEL_EARLY" : "KERNEL", dependent: dependent);
+        Assert.That((error, data.Distinct().Single()), Is.EqualTo(((string?)null, 1f))); // what comes before the wait is run twice, the rest once
+        Assert.That(EmulatedCuda.DependentLaunches - before, Is.EqualTo(dependent ? 1 : 0));
+    }
+
+    /// <summary>For less than compute capability 9.0 there is no wait, and memory is used at once.</summary>
+    [Test]
+    public void Machine_code_that_does_not_wait_is_not_launched_early()
+    {
+        Assert.That(Run("p.data[threadIdx.x] = 1;", kernelMacro: "KERNEL_EARLY", architecture: "sm_80").Data, Is.All.EqualTo(1));
+        Assert.That(() => Run("p.data[threadIdx.x] = 1;", architecture: "sm_80", dependent: true), Throws.TypeOf<CudaException>().With.Message.Contains("CUDA_ERROR_INVALID_VALUE"));
     }
 
     [Test]

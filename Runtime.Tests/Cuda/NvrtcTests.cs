@@ -116,7 +116,38 @@ public sealed unsafe class NvrtcTests
         List<(ulong Low, ulong High)> code = [.. Compiled(architecture, "linear.cu", $"FORM={CudaForms.Number(DType.BF16)}").Instructions("linear_1")];
         var wide = code.Count(i => (i.Low & 0xfff) == Load && (i.High >> 9 & 7) == 6);
         Assert.That(wide, Is.GreaterThanOrEqualTo(8 + 2 + 2)); // with the loop's rest, and the rows that are not read 128 bits at a time
+        // Weights are loaded as what nobody writes; activations, which the kernel before writes, are not.
+        Assert.That(code.Count(i => (i.Low & 0xfff) == Load && (i.High >> 9 & 7) == 6 && (i.High >> 15 & 1) != 0), Is.InRange(wide / 2, wide / 2 + 1));
         Assert.That(code.Count(i => (i.Low & 0xfff) is IntegerToFloat or FloatToFloat), Is.Zero);
+    }
+
+    /// <summary>
+    /// The machine code for compute capability 9.0: every kernel lets the next one start and waits for the one before it, once, before any of it
+    /// reads or writes device memory or ends; and what goes past the coherence of memory (.nc) is the weights, which are in nobody's output.
+    /// For older GPUs there is neither.
+    /// </summary>
+    [Test]
+    public void Nothing_touches_memory_before_the_wait([ValueSource(nameof(Files))] string file)
+    {
+        // LDG, LD, LDGSTS; STG, ST; ATOMG, RED, ATOM; EXIT.
+        const ulong Launch = 0x82d, Wait = 0x82e, Load = 0x981;
+        ulong[] memory = [Load, 0x980, 0xfae, 0x986, 0x985, 0x9a8, 0x3a9, 0x98e, 0x38a, 0x38b, 0x94d];
+        foreach (var architecture in Architectures)
+            foreach (var form in file == "linear_tile.cu" ? [] : Forms(file, architecture))
+            {
+                var cubin = Compiled(architecture, file, form);
+                foreach (var name in cubin.Kernels.Select(k => k.Kernel))
+                {
+                    List<(ulong Low, ulong High)> code = [.. cubin.Instructions(name)];
+                    List<ulong> opcodes = code.ConvertAll(i => i.Low & 0xfff);
+                    var expected = architecture == "sm_90a" ? 1 : 0;
+                    Assert.That((opcodes.Count(o => o == Launch), opcodes.Count(o => o == Wait)), Is.EqualTo((expected, expected)), $"{name} {form} for {architecture}");
+                    if (expected > 0)
+                        Assert.That(opcodes[..opcodes.IndexOf(Wait)].Intersect(memory), Is.Empty, $"{name} {form}");
+                    if (form is null)
+                        Assert.That(code.Count(i => (i.Low & 0xfff) == Load && (i.High >> 15 & 1) != 0), Is.Zero, $"{name} for {architecture}: loads that need not see what other kernels write");
+                }
+            }
     }
 
     /// <summary>Kernels/Cuda/Ptx.br is what this compiler makes of the sources; TRIMTAB_WRITE_KERNELS=1 writes it anew.</summary>

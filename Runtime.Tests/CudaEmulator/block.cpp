@@ -51,6 +51,7 @@ struct Fiber
     void* sp;
     uint3 id;
     uint8_t* stack; // its end
+    bool waited; // in the pass before
     std::vector<Copy> copies;
     std::vector<size_t> groups; // ends of committed groups in copies
 #if !defined(__x86_64__)
@@ -81,7 +82,17 @@ void* main_sp;
 ucontext_t main_context;
 #endif
 sigjmp_buf escape;
-volatile bool running = false;
+volatile bool running = false, before_wait = false; // before_wait: in the pass that ends where a thread waits for the kernel before
+
+// In that pass a kernel's pointers into device memory have another bit, and lead to where nothing is.
+const uintptr_t out_of_reach = (uintptr_t)1 << 46;
+
+const void* real(const void* p)
+{
+    const void* q = (const void*)((uintptr_t)p ^ out_of_reach);
+    return before_wait && memory_knows(q) ? q : p;
+}
+
 pthread_t runner;
 struct sigaction previous_segv, previous_bus;
 char failure[1024];
@@ -147,7 +158,12 @@ void let_others()
 void finish()
 {
     Fiber& f = fibers[current];
-    if (!f.copies.empty())
+    if (before_wait && !f.waited)
+    {
+        describe("the kernel ends without dependency_wait(): the next one would take its end for that of the kernel before, too");
+        give_up();
+    }
+    if (!f.copies.empty() && !before_wait)
         for (const Copy& c : f.copies)
             memcpy(c.shared, c.global, 16); // a GPU lets them arrive whenever it likes
     left++;
@@ -169,6 +185,23 @@ void finish()
 #else
     swapcontext(&f.context, &main_context);
 #endif
+}
+
+void dependency_wait()
+{
+    fibers[current].waited = true;
+    if (before_wait)
+        finish(); // and does not come back
+}
+
+void prefetch(const void* p, int bytes)
+{
+    char where[256];
+    if (bytes < 0 || !memory_holds(real(p), bytes))
+    {
+        describe("a prefetch of %d bytes from %p, %s", bytes, real(p), memory_at(real(p), where, sizeof where));
+        give_up();
+    }
 }
 
 void body()
@@ -255,7 +288,12 @@ void fail(const char* what, const void* address)
     give_up();
 }
 
-void copy(void* to, const void* from) { fibers[current].copies.push_back({ to, from }); }
+void copy(void* to, const void* from)
+{
+    if (before_wait && real(from) != from)
+        fail("a copy to shared memory before dependency_wait()", real(from));
+    fibers[current].copies.push_back({ to, from });
+}
 
 void commit() { fibers[current].groups.push_back(fibers[current].copies.size()); }
 
@@ -284,7 +322,8 @@ void on_fault(int signal, siginfo_t* info, void* context)
                 give_up();
             }
         char where[256];
-        describe("access to %p, %s", info->si_addr, memory_at(info->si_addr, where, sizeof where));
+        const void* at = real(info->si_addr);
+        describe("access to %p%s, %s", at, at == info->si_addr ? "" : " before dependency_wait()", memory_at(at, where, sizeof where));
         give_up();
     }
     const struct sigaction& next = signal == SIGSEGV ? previous_segv : previous_bus;
@@ -315,6 +354,8 @@ void prepare()
     emulator_state.copy = copy;
     emulator_state.commit = commit;
     emulator_state.wait = wait;
+    emulator_state.dependency_wait = dependency_wait;
+    emulator_state.prefetch = prefetch;
     struct sigaction action = {};
     action.sa_sigaction = on_fault;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
@@ -325,6 +366,7 @@ void prepare()
 void start(unsigned i)
 {
     Fiber& f = fibers[i];
+    f.waited = false;
     f.copies.clear();
     f.groups.clear();
 #if defined(__x86_64__)
@@ -359,9 +401,32 @@ void run_block()
     current = backwards ? count - 1 : 0;
     switch_to(&main_sp, next_ready());
 }
+
+const int dynamic_line = -1; // the place of dynamic memory among the shared arrays
+
+void run_blocks(dim3 blocks, size_t dynamic_bytes)
+{
+    for (unsigned z = 0; z < blocks.z; z++)
+        for (unsigned y = 0; y < blocks.y; y++)
+            for (unsigned x = 0; x < blocks.x; x++)
+            {
+                emulator_state.block = { x, y, z };
+                backwards = (x + y + z) & 1;
+                size_t used = 0;
+                for (const SharedArray& a : arrays) // those of this kernel and launch are poisoned
+                    if (a.kernel == entry && (a.line != dynamic_line || a.bytes == dynamic_bytes) && !before_wait)
+                        memset(a.at, 0xff, (a.bytes + 15) / 16 * 16), used += a.bytes;
+                if (used > shared_limit)
+                {
+                    describe("%zu bytes of shared memory", used);
+                    give_up();
+                }
+                run_block();
+            }
+}
 }
 
-const char* run_grid(const char* name, void (*kernel)(const void*), const void* p, dim3 blocks, dim3 threads, size_t dynamic_bytes)
+const char* run_grid(const char* name, void (*kernel)(const void*), const void* p, size_t parameter_bytes, dim3 blocks, dim3 threads, size_t dynamic_bytes, bool waits)
 {
     prepare();
     kernel_name = name;
@@ -373,33 +438,29 @@ const char* run_grid(const char* name, void (*kernel)(const void*), const void* 
         fibers[i].id = { i % threads.x, i / threads.x % threads.y, i / threads.x / threads.y };
     emulator_state.threads = threads;
     emulator_state.blocks = blocks;
-    const int dynamic_line = -1; // its place among the shared arrays; below, those of this kernel and launch are poisoned
     emulator_state.dynamic_shared = dynamic_bytes ? (uint8_t*)shared(dynamic_line, dynamic_bytes) : nullptr;
     runner = pthread_self();
+    std::vector<uint64_t> distant((parameter_bytes + 15) / 16 * 2 + 1); // the parameters, their pointers into device memory out of reach
+    memcpy(distant.data(), p, parameter_bytes);
+    for (uint64_t& word : distant)
+        if (memory_knows((const void*)word))
+            word ^= out_of_reach;
     const char* result = nullptr;
     if (sigsetjmp(escape, 1) == 0)
     {
         running = true;
-        for (unsigned z = 0; z < blocks.z; z++)
-            for (unsigned y = 0; y < blocks.y; y++)
-                for (unsigned x = 0; x < blocks.x; x++)
-                {
-                    emulator_state.block = { x, y, z };
-                    backwards = (x + y + z) & 1;
-                    size_t used = 0;
-                    for (const SharedArray& a : arrays)
-                        if (a.kernel == entry && (a.line != dynamic_line || a.bytes == dynamic_bytes))
-                            memset(a.at, 0xff, (a.bytes + 15) / 16 * 16), used += a.bytes;
-                    if (used > shared_limit)
-                    {
-                        describe("%zu bytes of shared memory", used);
-                        give_up();
-                    }
-                    run_block();
-                }
+        if (waits)
+        {
+            before_wait = true;
+            parameters = distant.data();
+            run_blocks(blocks, dynamic_bytes);
+            before_wait = false;
+            parameters = p;
+        }
+        run_blocks(blocks, dynamic_bytes);
     }
     else
         result = failure;
-    running = false;
+    running = before_wait = false;
     return result;
 }

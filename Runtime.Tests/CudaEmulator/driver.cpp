@@ -18,6 +18,7 @@
 
 namespace
 {
+enum { PROGRAMMATIC_STREAM_SERIALIZATION = 6 };
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, INVALID_DEVICE = 101, INVALID_IMAGE = 200, INVALID_CONTEXT = 201,
     INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL_ADDRESS = 700, CAPTURE_UNSUPPORTED = 900, UPDATE_FAILURE = 910 };
 
@@ -36,6 +37,7 @@ std::map<uintptr_t, size_t> pinned;
 std::string message; // of the last fault
 std::vector<std::unique_ptr<Stream>> streams;
 size_t memory_used = 0;
+int driver_version = 12040, dependent_launches = 0;
 std::map<uintptr_t, size_t> sizes;
 
 bool is_pinned(const void* p)
@@ -99,8 +101,14 @@ int enter()
 #define ENTER std::lock_guard<std::recursive_mutex> lock(gate); if (int error = enter()) return error
 }
 
+int emulated_capability = 90;
+
+// For tests: what the device and the driver say they are; and launches so far that did not wait for the kernel before them to end.
+extern "C" __attribute__((visibility("default"))) void emulator_pretend(int capability, int version) { emulated_capability = capability; driver_version = version; }
+extern "C" __attribute__((visibility("default"))) int emulator_dependent_launches() { return dependent_launches; }
+
 API cuInit(unsigned) { initialized = true; return SUCCESS; }
-API cuDriverGetVersion(int* version) { *version = 12040; return SUCCESS; }
+API cuDriverGetVersion(int* version) { *version = driver_version; return SUCCESS; }
 API cuDeviceGetCount(int* count) { *count = devices; return initialized ? SUCCESS : NOT_INITIALIZED; }
 API cuDeviceGet(int* device, int ordinal) { *device = ordinal; return (unsigned)ordinal < devices ? SUCCESS : INVALID_DEVICE; }
 API cuDeviceGetName(char* name, int length, int) { snprintf(name, length, "emulated device"); return SUCCESS; }
@@ -117,8 +125,8 @@ API cuDeviceGetAttribute(int* value, int attribute, int)
         case 36: *value = 1215000; break;
         case 37: *value = 5120; break;
         case 38: *value = 40 << 20; break;
-        case 75: *value = 8; break;
-        case 76: *value = 0; break;
+        case 75: *value = emulated_capability / 10; break;
+        case 76: *value = emulated_capability % 10; break;
         case 97: *value = 163 << 10; break;
         case 115: *value = 1; break;
         default: return INVALID_VALUE;
@@ -251,7 +259,9 @@ API cuFuncSetAttribute(Function* f, int attribute, int value)
 
 API cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Function*, int threads, size_t) { *blocks = 2048 / threads; return SUCCESS; }
 
-struct LaunchConfig { unsigned grid[3], block[3], shared; Stream* stream; void* attributes; unsigned attribute_count; };
+struct LaunchAttribute { int id; alignas(8) int value; char rest[60]; };
+struct LaunchConfig { unsigned grid[3], block[3], shared; Stream* stream; const LaunchAttribute* attributes; unsigned attribute_count; };
+static_assert(sizeof(LaunchAttribute) == 72, "a union of 64 bytes behind a number");
 
 API cuLaunchKernelEx(const LaunchConfig* c, Function* f, void** parameters, void** extra)
 {
@@ -263,6 +273,13 @@ API cuLaunchKernelEx(const LaunchConfig* c, Function* f, void** parameters, void
         return INVALID_VALUE;
     if (f->device != current)
         return INVALID_HANDLE;
+    // The attribute lets the kernel start before the one before it has ended; machine code for less than sm_90 would not wait for that.
+    bool dependent = false;
+    for (unsigned i = 0; i < c->attribute_count; i++)
+        if (c->attributes[i].id != PROGRAMMATIC_STREAM_SERIALIZATION || f->info->architecture < 900)
+            return INVALID_VALUE;
+        else
+            dependent = c->attributes[i].value != 0;
     const void* p = nullptr;
     size_t bytes = 0;
     for (void** e = extra; *e; e += 2)
@@ -279,7 +296,9 @@ API cuLaunchKernelEx(const LaunchConfig* c, Function* f, void** parameters, void
     {
         alignas(16) uint8_t aligned[4096];
         memcpy(aligned, copy.data(), copy.size());
-        const char* wrong = run_grid(f->name.c_str(), f->entry, aligned, grid, block, dynamic);
+        dependent_launches += dependent;
+        // Whether it follows a kernel, its source does not know: it has to wait wherever it may have to.
+        const char* wrong = run_grid(f->name.c_str(), f->entry, aligned, copy.size(), grid, block, dynamic, f->info->architecture >= 900);
         return wrong ? fault(wrong) : SUCCESS;
     } });
 }

@@ -15,11 +15,17 @@ extern "C" __attribute__((visibility("default"))) void emulator_bind(Emulator* e
 #define blockIdx (emulator->block)
 #define gridDim (emulator->blocks)
 
-#define KERNEL(name, Parameters, most_threads, ...) \
+#define KERNEL_BODY(name, Parameters, wait, most_threads, ...) \
     static void name##_body(const Parameters& p); \
-    extern "C" __attribute__((visibility("default"))) void name(const void* q) { name##_body(*(const Parameters*)q); } \
-    extern "C" __attribute__((visibility("default"))) const KernelInfo name##_info = { sizeof(Parameters), most_threads }; \
+    extern "C" __attribute__((visibility("default"))) void name(const void* q) { wait; name##_body(*(const Parameters*)q); } \
+    extern "C" __attribute__((visibility("default"))) const KernelInfo name##_info = { sizeof(Parameters), most_threads, __CUDA_ARCH__ }; \
     static void name##_body(const Parameters& p)
+#define KERNEL(name, Parameters, ...) KERNEL_BODY(name, Parameters, dependency_wait(), __VA_ARGS__)
+#define KERNEL_EARLY(name, Parameters, ...) KERNEL_BODY(name, Parameters, , __VA_ARGS__)
+
+inline void dependency_wait() { emulator->dependency_wait(); }
+inline void prefetch(const void* p, int bytes) { emulator->prefetch(p, bytes); }
+
 #define SHARED(type, name, count) type* const name = (type*)emulator->shared(__LINE__, sizeof(type) * (count))
 #define DYNAMIC_SHARED(name) uint8_t* const name = emulator->dynamic_shared
 
@@ -88,6 +94,8 @@ inline uint4 load16(const void* p)
     check_aligned(p, 16);
     return *(const uint4*)p;
 }
+
+inline uint4 load_act16(const void* p) { return load16(p); }
 
 inline void store16(void* p, uint4 v)
 {

@@ -117,6 +117,12 @@ bool memory_holds(const void* p, size_t bytes)
     return a && !a->freed && is_selected(*a) && (uint8_t*)p >= first(*a) && (uint8_t*)p + bytes <= first(*a) + a->bytes;
 }
 
+bool memory_knows(const void* p)
+{
+    std::lock_guard<std::recursive_mutex> lock(gate);
+    return find(p) != nullptr;
+}
+
 const char* memory_at(const void* p, char* text, size_t size)
 {
     const Allocation* a = find(p);

@@ -33,8 +33,8 @@ std::string read(const std::string& path)
 
 API nvrtcVersion(int* major, int* minor) { *major = 12; *minor = EMULATOR_VERSION; return 0; }
 extern "C" __attribute__((visibility("default"))) const char* nvrtcGetErrorString(int result) { return result == 6 ? "NVRTC_ERROR_COMPILATION" : result ? "NVRTC_ERROR" : "NVRTC_SUCCESS"; }
-API nvrtcGetNumSupportedArchs(int* count) { *count = 1; return 0; }
-API nvrtcGetSupportedArchs(int* known) { *known = 80; return 0; }
+API nvrtcGetNumSupportedArchs(int* count) { *count = 2; return 0; }
+API nvrtcGetSupportedArchs(int* known) { known[0] = 80; known[1] = 90; return 0; }
 
 API nvrtcCreateProgram(Program** p, const char* source, const char* name, int, const char**, const char**)
 {
@@ -64,6 +64,8 @@ API nvrtcCompileProgram(Program* p, int count, const char** options)
     for (int i = 0; i < count; i++)
         if (strncmp(options[i], "-D", 2) == 0)
             command += std::string("'") + options[i] + "' ";
+        else if (const char* sm = strstr(options[i], "architecture=sm_"))
+            command += "-D__CUDA_ARCH__=" + std::to_string(10 * atoi(sm + 16)) + " ";
     command += source + " -o " + image + " 2> " + log;
     const int failed = system(command.c_str());
     p->log = read(log);

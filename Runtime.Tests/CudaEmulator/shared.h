@@ -22,7 +22,9 @@ struct Emulator
     void (*copy)(void* shared, const void* global); // cp.async of 16 bytes
     void (*commit)();
     void (*wait)(int pending);
+    void (*dependency_wait)();
+    void (*prefetch)(const void* p, int bytes);
 };
 
 // Beside each kernel, as NAME_info.
-struct KernelInfo { unsigned parameters, threads; };
+struct KernelInfo { unsigned parameters, threads, architecture; };

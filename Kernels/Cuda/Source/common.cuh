@@ -1,6 +1,14 @@
 // What every kernel builds on. No toolkit header is included, so that NVRTC needs no include path.
 //
 // A kernel is KERNEL(name, Parameters, threads) { ... }: it takes one struct by value, `p`, and runs in blocks of at most `threads`.
+//
+// From sm_90 on a kernel's blocks may start before the kernel queued before it has ended (programmatic dependent launch; the host says when,
+// CudaDevice.Launch). So the first thing a KERNEL does is to wait until that one has ended and what it wrote can be seen: all it does itself is
+// then in the same order as without. A KERNEL_EARLY is for what may come before that: it calls dependency_wait() itself, in every thread, and
+// touches no device memory before but by prefetch(). Since no grid can end before its own wait is over, the end of the kernel before means
+// the end of all that were queued earlier: reused buffers, scratch memory and the status word are as safe as in a stream without it.
+// Every kernel lets the next one start as soon as all its own blocks have: whatever room those leave, they do not need.
+//
 // Shared memory is declared by SHARED(type, name, count) or DYNAMIC_SHARED(name), never by __shared__: the emulated
 // device puts each such array before a page that may not be touched.
 // Sums that matter are written as fmaf; the compiler fuses nothing by itself (--fmad=false), so a result does not depend on the target.
@@ -18,8 +26,30 @@ struct f16 { u16 bits; };
 
 #ifndef TRIMTAB_EMULATED
 
+#if __CUDA_ARCH__ >= 900
+inline void dependency_launch() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+inline void dependency_wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
+// Has whole 16 bytes of a range brought to the L2 cache; one thread asks for all of it. It reads nothing, so that it may come before the wait.
+inline void prefetch(const void* p, i32 bytes)
+{
+    const u64 first = ((u64)p + 15) & ~15ull, end = ((u64)p + bytes) & ~15ull;
+    if (first < end)
+        asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" :: "l"(first), "r"((u32)(end - first)) : "memory");
+}
+#else
+inline void dependency_launch() {}
+inline void dependency_wait() {}
+inline void prefetch(const void*, i32) {}
+#endif
+
+#define KERNEL_BODY(name, Parameters, wait, ...) \
+    __forceinline__ void name##_body(const Parameters& p); \
+    extern "C" __global__ void __launch_bounds__(__VA_ARGS__) name(const __grid_constant__ Parameters p) { dependency_launch(); wait; name##_body(p); } \
+    __forceinline__ void name##_body(const Parameters& p)
 #define KERNEL(name, Parameters, ...) /* threads, and, if the compiler is to fit so many, blocks a multiprocessor */ \
-    extern "C" __global__ void __launch_bounds__(__VA_ARGS__) name(const __grid_constant__ Parameters p)
+    KERNEL_BODY(name, Parameters, dependency_wait(), __VA_ARGS__)
+#define KERNEL_EARLY(name, Parameters, ...) KERNEL_BODY(name, Parameters, , __VA_ARGS__)
 #define SHARED(type, name, count) __shared__ __align__(16) type name[count]
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) u8 name[]
 
@@ -28,7 +58,7 @@ inline bf16 to_bf16(float x) { bf16 y; asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bi
 
 inline u32 pack_bf16(float low, float high) { u32 y; asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low)); return y; }
 
-// 16 bytes that nobody writes while the kernel runs.
+// 16 bytes of weights, which no kernel writes: the compiler may take these loads above the wait, and their cache does not see what others write.
 inline uint4 load16(const void* p)
 {
     uint4 v;
@@ -42,6 +72,9 @@ inline uint2 load8(const void* p)
     asm("ld.global.nc.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p));
     return v;
 }
+
+// 16 bytes of anything else: an ordinary load, which the wait holds back.
+inline uint4 load_act16(const void* p) { return *(const uint4*)p; }
 
 inline void store16(void* p, uint4 v) { *(uint4*)p = v; }
 
@@ -185,7 +218,7 @@ inline bool wide_rows(const act* base, i32 columns) { return ((u64)base & 15) ==
 inline void load_wide8(const act* p, float* x)
 {
 #ifdef ACT_BF16
-    uint4 v = load16(p);
+    uint4 v = load_act16(p);
     const u32 w[4] = { v.x, v.y, v.z, v.w };
 #pragma unroll
     for (i32 i = 0; i < 4; i++)
@@ -194,7 +227,7 @@ inline void load_wide8(const act* p, float* x)
         x[2 * i + 1] = __uint_as_float(w[i] & 0xffff0000u);
     }
 #else
-    uint4 a = load16(p), b = load16(p + 4);
+    uint4 a = load_act16(p), b = load_act16(p + 4);
     x[0] = __uint_as_float(a.x), x[1] = __uint_as_float(a.y), x[2] = __uint_as_float(a.z), x[3] = __uint_as_float(a.w);
     x[4] = __uint_as_float(b.x), x[5] = __uint_as_float(b.y), x[6] = __uint_as_float(b.z), x[7] = __uint_as_float(b.w);
 #endif

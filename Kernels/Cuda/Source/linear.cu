@@ -6,6 +6,12 @@
 
 #define WARPS 8
 
+// What is on its way to the cache before the wait: the beginnings of the rows of the blocks that start first (48 warps of each of an H100's 132
+// multiprocessors), 12 MB. Its memory delivers that in 4 us, some more than a kernel of one block and its launch leave it idle; the L2 cache
+// holds four times as much.
+#define PREFETCHED_ROWS 6144
+#define PREFETCHED_BYTES 2048
+
 // A lane's share of the sums of one row. `whole`: there are most_tokens tokens, and their rows are read 128 bits at a time; nothing is
 // asked inside the loop then, so that the loads of several chunks are under way together.
 template <int most_tokens, bool gated, bool whole>
@@ -47,6 +53,15 @@ inline void sum_row(const LinearParameters& p, const Matrix& m, i32 row, const a
 template <int most_tokens, bool gated> inline void linear_rows(const LinearParameters& p)
 {
     const i32 lane = threadIdx.x & 31, row = blockIdx.x * WARPS + (threadIdx.x >> 5);
+    if (!p.tiles && lane == 0 && row < least(p.rows, PREFETCHED_ROWS) && blockIdx.y == 0) // where an expert's rows lie, the kernel before says
+    {
+        const u8* elements = p.elements + (i64)row * p.elementStride;
+        const i32 bytes = least(p.elementStride, PREFETCHED_BYTES / (gated ? 2 : 1));
+        prefetch(elements, bytes);
+        if (gated)
+            prefetch(elements + (i64)p.gate * p.elementStride, bytes);
+    }
+    dependency_wait();
     const Share share = share_of(p, blockIdx.y, most_tokens);
     const i32 first = share.first, tokens = share.end - first;
     if (row >= p.rows || tokens <= 0)
@@ -74,22 +89,22 @@ template <int most_tokens, bool gated> inline void linear_rows(const LinearParam
         store_output(p, first + lane, row, s, v);
 }
 
-KERNEL(linear_1, LinearParameters, 256) { linear_rows<1, false>(p); }
-KERNEL(linear_2, LinearParameters, 256) { linear_rows<2, false>(p); }
-KERNEL(linear_4, LinearParameters, 256) { linear_rows<4, false>(p); }
-KERNEL(linear_gated_2, LinearParameters, 256) { linear_rows<2, true>(p); }
-KERNEL(linear_gated_4, LinearParameters, 256) { linear_rows<4, true>(p); }
+KERNEL_EARLY(linear_1, LinearParameters, 256) { linear_rows<1, false>(p); }
+KERNEL_EARLY(linear_2, LinearParameters, 256) { linear_rows<2, false>(p); }
+KERNEL_EARLY(linear_4, LinearParameters, 256) { linear_rows<4, false>(p); }
+KERNEL_EARLY(linear_gated_2, LinearParameters, 256) { linear_rows<2, true>(p); }
+KERNEL_EARLY(linear_gated_4, LinearParameters, 256) { linear_rows<4, true>(p); }
 // Where the compiler would keep registers in memory for one more block a multiprocessor, it is told how many are enough.
 #if FORM <= FORM_BF16
-KERNEL(linear_8, LinearParameters, 256, 4) { linear_rows<8, false>(p); }
-KERNEL(linear_gated_1, LinearParameters, 256) { linear_rows<1, true>(p); }
-KERNEL(linear_gated_8, LinearParameters, 256, 3) { linear_rows<8, true>(p); }
+KERNEL_EARLY(linear_8, LinearParameters, 256, 4) { linear_rows<8, false>(p); }
+KERNEL_EARLY(linear_gated_1, LinearParameters, 256) { linear_rows<1, true>(p); }
+KERNEL_EARLY(linear_gated_8, LinearParameters, 256, 3) { linear_rows<8, true>(p); }
 #else
-KERNEL(linear_8, LinearParameters, 256) { linear_rows<8, false>(p); }
-KERNEL(linear_gated_1, LinearParameters, 256, 3) { linear_rows<1, true>(p); }
-KERNEL(linear_gated_8, LinearParameters, 256) { linear_rows<8, true>(p); }
+KERNEL_EARLY(linear_8, LinearParameters, 256) { linear_rows<8, false>(p); }
+KERNEL_EARLY(linear_gated_1, LinearParameters, 256, 3) { linear_rows<1, true>(p); }
+KERNEL_EARLY(linear_gated_8, LinearParameters, 256, 2) { linear_rows<8, true>(p); }
 #endif
 #ifndef ACT_BF16 // from 9 tokens on, tensor cores multiply bfloat16
-KERNEL(linear_16, LinearParameters, 256) { linear_rows<16, false>(p); }
-KERNEL(linear_gated_16, LinearParameters, 256) { linear_rows<16, true>(p); }
+KERNEL_EARLY(linear_16, LinearParameters, 256) { linear_rows<16, false>(p); }
+KERNEL_EARLY(linear_gated_16, LinearParameters, 256) { linear_rows<16, true>(p); }
 #endif

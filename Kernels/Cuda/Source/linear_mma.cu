@@ -58,6 +58,16 @@ inline void stage_weights(bf16* tile, const LinearParameters& p, const Matrix& m
     }
 }
 
+// The weights of the first stages on their way to the cache, a row a thread.
+inline void prefetch_weights(const LinearParameters& p, bool gated, i32 row, i32 rows, i32 begin)
+{
+    const i32 own = row + threadIdx.x % rows;
+    if (threadIdx.x >= ROWS || own >= p.rows)
+        return;
+    const i32 stage = p.elementStride * DEPTH / p.columns, at = begin / DEPTH * stage; // bytes
+    prefetch(p.elements + (own + (gated && threadIdx.x >= rows ? p.gate : 0)) * (i64)p.elementStride + at, least((STAGES - 1) * stage, p.elementStride - at));
+}
+
 // Sums that lie in shared memory go out.
 template <int tile_tokens, bool gated> inline void store_tile(const LinearParameters& p, const float* sums, i32 token, i32 tokens, i32 row, i32 rows)
 {
@@ -93,6 +103,9 @@ template <int tile_tokens, bool gated> inline void linear_mma(const LinearParame
     const i32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const i32 y = warp / 4 * own_tokens, x = warp % 4 * 32; // the warp's tokens and rows in the tile
     const i32 tile_rows = gated ? ROWS / 2 : ROWS;
+    if (!p.tiles && blockIdx.x == 0) // blocks of other tokens share these weights
+        prefetch_weights(p, gated, blockIdx.y * tile_rows, tile_rows, blockIdx.z * p.depth);
+    dependency_wait();
     const Share share = share_of(p, blockIdx.x, tile_tokens); // neighbours share weights
     const i32 token = share.first, tokens = share.end - token, row = blockIdx.y * tile_rows, rows = least(tile_rows, p.rows - row);
     if (tokens <= 0)
@@ -160,9 +173,9 @@ template <int tile_tokens, bool gated> inline void linear_mma(const LinearParame
     store_tile<tile_tokens, gated>(p, sums, token, tokens, row, rows);
 }
 
-KERNEL(linear_mma_32, LinearParameters, THREADS) { linear_mma<32, false>(p); }
-KERNEL(linear_mma_64, LinearParameters, THREADS) { linear_mma<64, false>(p); }
-KERNEL(linear_mma_128, LinearParameters, THREADS) { linear_mma<128, false>(p); }
-KERNEL(linear_mma_gated_32, LinearParameters, THREADS) { linear_mma<32, true>(p); }
-KERNEL(linear_mma_gated_64, LinearParameters, THREADS) { linear_mma<64, true>(p); }
-KERNEL(linear_mma_gated_128, LinearParameters, THREADS) { linear_mma<128, true>(p); }
+KERNEL_EARLY(linear_mma_32, LinearParameters, THREADS) { linear_mma<32, false>(p); }
+KERNEL_EARLY(linear_mma_64, LinearParameters, THREADS) { linear_mma<64, false>(p); }
+KERNEL_EARLY(linear_mma_128, LinearParameters, THREADS) { linear_mma<128, false>(p); }
+KERNEL_EARLY(linear_mma_gated_32, LinearParameters, THREADS) { linear_mma<32, true>(p); }
+KERNEL_EARLY(linear_mma_gated_64, LinearParameters, THREADS) { linear_mma<64, true>(p); }
+KERNEL_EARLY(linear_mma_gated_128, LinearParameters, THREADS) { linear_mma<128, true>(p); }

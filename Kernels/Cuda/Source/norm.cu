@@ -93,8 +93,11 @@ inline void add_features(const NormParameters& p, float* h)
         h[i] += to_float(p.added[(i64)row * p.columns + i]);
 }
 
-KERNEL(norm_rows, NormParameters, 256)
+KERNEL_EARLY(norm_rows, NormParameters, 256)
 {
+    if (blockIdx.x == 0 && threadIdx.x == 0)
+        prefetch(p.weight, sizeof(float) * p.columns); // since its last use a step's weights went through the cache
+    dependency_wait();
     DYNAMIC_SHARED(memory);
     SHARED(float, scratch, 32);
     float* h = (float*)memory; // [columns]
