@@ -204,7 +204,7 @@ API cuModuleLoadData(Module** module, const uint8_t* image)
         return INVALID_IMAGE;
     }
     if (auto* bind = (void (*)(Emulator*))dlsym(handle, "emulator_bind"))
-        bind(&emulator_state);
+        bind(emulator_first());
     *module = new Module { handle, current, {} };
     return SUCCESS;
 }
@@ -298,7 +298,7 @@ API cuLaunchKernelEx(const LaunchConfig* c, Function* f, void** parameters, void
         memcpy(aligned, copy.data(), copy.size());
         dependent_launches += dependent;
         // Whether it follows a kernel, its source does not know: it has to wait wherever it may have to.
-        const char* wrong = run_grid(f->name.c_str(), f->entry, aligned, copy.size(), grid, block, dynamic, f->info->architecture >= 900);
+        const char* wrong = run_grid(f->name.c_str(), f->entry, aligned, copy.size(), grid, block, dynamic, f->info->early && f->info->architecture >= 900);
         return wrong ? fault(wrong) : SUCCESS;
     } });
 }

@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <functional>
 
-extern Emulator emulator_state;
+Emulator* emulator_first(); // of the thread that runs blocks where there is but one
 
 // Runs a kernel to its end; null, or what it did wrong. Of one that waits for the kernel before it, every block is first run as far as its wait with
 // device memory out of reach: whatever it touches before, it might touch while that one still runs.

@@ -6,30 +6,35 @@
 
 #define TRIMTAB_EMULATED 1
 
+// Of the thread that runs the block: a register that nothing else uses here, and that all other code restores.
+#if defined(__x86_64__)
+register Emulator* emulator asm("r15");
+extern "C" __attribute__((visibility("default"))) void emulator_bind(Emulator*) {}
+#else
 static Emulator* emulator;
-
 extern "C" __attribute__((visibility("default"))) void emulator_bind(Emulator* e) { emulator = e; }
+#endif
 
 #define threadIdx (emulator->thread)
 #define blockDim (emulator->threads)
 #define blockIdx (emulator->block)
 #define gridDim (emulator->blocks)
 
-#define KERNEL_BODY(name, Parameters, wait, most_threads, ...) \
+#define KERNEL_BODY(name, Parameters, early, most_threads, ...) \
     static void name##_body(const Parameters& p); \
-    extern "C" __attribute__((visibility("default"))) void name(const void* q) { wait; name##_body(*(const Parameters*)q); } \
-    extern "C" __attribute__((visibility("default"))) const KernelInfo name##_info = { sizeof(Parameters), most_threads, __CUDA_ARCH__ }; \
+    extern "C" __attribute__((visibility("default"))) void name(const void* q) { name##_body(*(const Parameters*)q); } \
+    extern "C" __attribute__((visibility("default"))) const KernelInfo name##_info = { sizeof(Parameters), most_threads, __CUDA_ARCH__, early }; \
     static void name##_body(const Parameters& p)
-#define KERNEL(name, Parameters, ...) KERNEL_BODY(name, Parameters, dependency_wait(), __VA_ARGS__)
-#define KERNEL_EARLY(name, Parameters, ...) KERNEL_BODY(name, Parameters, , __VA_ARGS__)
+#define KERNEL(name, Parameters, ...) KERNEL_BODY(name, Parameters, 0, __VA_ARGS__) // waits before anything else (common.cuh): there is nothing before it to look at
+#define KERNEL_EARLY(name, Parameters, ...) KERNEL_BODY(name, Parameters, 1, __VA_ARGS__)
 
-inline void dependency_wait() { emulator->dependency_wait(); }
-inline void prefetch(const void* p, int bytes) { emulator->prefetch(p, bytes); }
+inline void dependency_wait() { emulator->dependency_wait(emulator); }
+inline void prefetch(const void* p, int bytes) { emulator->prefetch(emulator, p, bytes); }
 
-#define SHARED(type, name, count) type* const name = (type*)emulator->shared(__LINE__, sizeof(type) * (count))
+#define SHARED(type, name, count) type* const name = (type*)emulator->shared(emulator, __LINE__, sizeof(type) * (count))
 #define DYNAMIC_SHARED(name) uint8_t* const name = emulator->dynamic_shared
 
-#define __syncthreads() emulator->barrier(__LINE__)
+#define __syncthreads() emulator->barrier(emulator, __LINE__)
 
 struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
@@ -43,25 +48,25 @@ inline unsigned emulated_lane() { return emulator->thread.x & 31; }
 
 template <class T> inline T __shfl_xor_sync(unsigned mask, T v, int d)
 {
-    return lane_operand<T>(emulator->exchange(mask, 1, &v, sizeof(T)), emulated_lane() ^ d);
+    return lane_operand<T>(emulator->exchange(emulator, mask, 1, &v, sizeof(T)), emulated_lane() ^ d);
 }
 
 template <class T> inline T __shfl_sync(unsigned mask, T v, int lane)
 {
-    return lane_operand<T>(emulator->exchange(mask, 2, &v, sizeof(T)), lane & 31);
+    return lane_operand<T>(emulator->exchange(emulator, mask, 2, &v, sizeof(T)), lane & 31);
 }
 
 template <class T> inline T __shfl_up_sync(unsigned mask, T v, unsigned d)
 {
     const unsigned lane = emulated_lane();
-    return lane_operand<T>(emulator->exchange(mask, 8, &v, sizeof(T)), lane >= d ? lane - d : lane);
+    return lane_operand<T>(emulator->exchange(emulator, mask, 8, &v, sizeof(T)), lane >= d ? lane - d : lane);
 }
 
-inline void __syncwarp(unsigned mask = 0xffffffffu) { emulator->exchange(mask, 3, "", 1); }
+inline void __syncwarp(unsigned mask = 0xffffffffu) { emulator->exchange(emulator, mask, 3, "", 1); }
 
 inline unsigned __ballot_sync(unsigned mask, int predicate)
 {
-    const uint8_t* slots = emulator->exchange(mask, 4, &predicate, 4);
+    const uint8_t* slots = emulator->exchange(emulator, mask, 4, &predicate, 4);
     unsigned bits = 0;
     for (unsigned lane = 0; lane < 32; lane++)
         if (mask >> lane & 1 && lane_operand<int>(slots, lane))
@@ -75,18 +80,16 @@ inline int __popc(unsigned x) { return __builtin_popcount(x); }
 
 inline unsigned atomicCAS(unsigned* p, unsigned expected, unsigned value)
 {
-    const unsigned old = *p;
-    if (old == expected)
-        *p = value;
-    return old;
+    __atomic_compare_exchange_n(p, &expected, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+    return expected;
 }
 
-template <class T> inline T atomicAdd(T* p, T v) { const T old = *p; *p = old + v; return old; }
+template <class T> inline T atomicAdd(T* p, T v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
 
 inline void check_aligned(const void* p, int bytes)
 {
     if ((uintptr_t)p % bytes)
-        emulator->fail("a misaligned vector access", p);
+        emulator->fail(emulator, "a misaligned vector access", p);
 }
 
 inline uint4 load16(const void* p)
@@ -113,7 +116,7 @@ inline void cp_async16(void* shared, const void* global)
 {
     check_aligned(shared, 16);
     check_aligned(global, 16);
-    emulator->copy(shared, global);
+    emulator->copy(emulator, shared, global);
 }
 
 inline void cp_async16(void* shared, const void* global, bool inside)
@@ -123,15 +126,15 @@ inline void cp_async16(void* shared, const void* global, bool inside)
     cp_async16(shared, inside ? global : &zeros);
 }
 
-inline void cp_async_commit() { emulator->commit(); }
-template <int pending> inline void cp_async_wait() { emulator->wait(pending); }
+inline void cp_async_commit() { emulator->commit(emulator); }
+template <int pending> inline void cp_async_wait() { emulator->wait(emulator, pending); }
 
 // Lane l gets of tile i the elements (l / 4, l % 4 * 2) and the next; transposed: (l % 4 * 2, l / 4) and the one below.
 inline void ldmatrix(unsigned* r, const void* row, bool transposed)
 {
     check_aligned(row, 16);
     const unsigned lane = emulated_lane();
-    const uint8_t* slots = emulator->exchange(0xffffffffu, transposed ? 6 : 5, &row, sizeof(row));
+    const uint8_t* slots = emulator->exchange(emulator, 0xffffffffu, transposed ? 6 : 5, &row, sizeof(row));
     for (unsigned i = 0; i < 4; i++)
     {
         uint16_t e[2];
@@ -154,7 +157,7 @@ inline void mma_bf16(float* d, const unsigned* a, const unsigned* b)
 {
     struct { unsigned a[4], b[2]; } mine = { { a[0], a[1], a[2], a[3] }, { b[0], b[1] } };
     const unsigned lane = emulated_lane();
-    const uint8_t* slots = emulator->exchange(0xffffffffu, 7, &mine, sizeof(mine));
+    const uint8_t* slots = emulator->exchange(emulator, 0xffffffffu, 7, &mine, sizeof(mine));
     for (unsigned e = 0; e < 4; e++)
     {
         const unsigned row = lane / 4 + e / 2 * 8, column = lane % 4 * 2 + e % 2;

@@ -6,7 +6,7 @@
 struct uint3 { unsigned x, y, z; };
 struct dim3 { unsigned x, y, z; };
 
-// One struct for all modules; the driver fills it in before a module's kernels run.
+// Of each thread that runs blocks; its functions are told which.
 struct Emulator
 {
     uint3 thread; // of the fiber that runs
@@ -14,17 +14,17 @@ struct Emulator
     uint3 block;
     dim3 blocks;
     uint8_t* dynamic_shared;
-    void (*barrier)(int line);
+    void (*barrier)(Emulator* e, int line);
     // Deposits a lane's operands, waits for the warp, and gives all lanes' operands, 64 bytes each.
-    const uint8_t* (*exchange)(unsigned mask, int site, const void* operands, size_t bytes);
-    void* (*shared)(int line, size_t bytes);
-    void (*fail)(const char* what, const void* address);
-    void (*copy)(void* shared, const void* global); // cp.async of 16 bytes
-    void (*commit)();
-    void (*wait)(int pending);
-    void (*dependency_wait)();
-    void (*prefetch)(const void* p, int bytes);
+    const uint8_t* (*exchange)(Emulator* e, unsigned mask, int site, const void* operands, size_t bytes);
+    void* (*shared)(Emulator* e, int line, size_t bytes);
+    void (*fail)(Emulator* e, const char* what, const void* address);
+    void (*copy)(Emulator* e, void* shared, const void* global); // cp.async of 16 bytes
+    void (*commit)(Emulator* e);
+    void (*wait)(Emulator* e, int pending);
+    void (*dependency_wait)(Emulator* e);
+    void (*prefetch)(Emulator* e, const void* p, int bytes);
 };
 
 // Beside each kernel, as NAME_info.
-struct KernelInfo { unsigned parameters, threads, architecture; };
+struct KernelInfo { unsigned parameters, threads, architecture, early; };
