@@ -38,7 +38,7 @@ internal static class OpChecks
     {
         var rounded = activations == DType.BF16;
         var tolerance = rounded ? BFloat16 : Floats;
-        foreach (var type in new[] { DType.BF16, DType.F16, DType.F32, DType.Q8_0, DType.Q4_0, DType.Q4_1, DType.Q4_K })
+        foreach (var type in new[] { DType.BF16, DType.F16, DType.F32, DType.Q8_0, DType.Q4_0, DType.Q4_1, DType.Q4_K, DType.I4G128 })
             foreach (var (rows, columns, tokens) in new[] { (66, 256, 1), (66, 512, 4), (66, 256, 8), (66, 512, 33), (130, 768, 131) })
                 yield return Linear(type, rows, columns, tokens, Epilogue.None, rounded, tolerance);
         foreach (var epilogue in Enum.GetValues<Epilogue>())
@@ -184,16 +184,16 @@ internal static class OpChecks
     public static byte[] Weights(DType type, int rows, int columns)
     {
         var bytes = new byte[rows * type.RowBytes(columns)];
-        if (type != DType.Q4_K)
+        if (type is not (DType.Q4_K or DType.I4G128))
         {
             Blocks.Quantize(type, Noise(rows * columns, rows), bytes);
             return bytes;
         }
-        // Any bytes are six-bit scales and nibbles; the two halves before them scale those.
+        // Any bytes are six-bit scales and nibbles; the two halves before them scale those, or are a group's scale and zero point.
         new Random(rows).NextBytes(bytes);
         for (var i = 0; i < bytes.Length; i += type.BlockBytes())
             for (var half = 0; half < 2; half++)
-                BitConverter.TryWriteBytes(bytes.AsSpan(i + 2 * half), (Half)(half == 0 ? 0.004f : 0.03f));
+                BitConverter.TryWriteBytes(bytes.AsSpan(i + 2 * half), (Half)(half == 0 ? 0.004f : type == DType.Q4_K ? 0.03f : 8));
         return bytes;
     }
 

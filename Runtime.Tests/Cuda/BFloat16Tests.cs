@@ -13,7 +13,7 @@ public class BFloat16Tests
 {
     private const double Rounding = 1 / 250.0;
 
-    private static DType[] Forms => CudaForms.All.ToArray();
+    private static DType[] Forms => [.. CudaForms.All, DType.I4G32, DType.I4G64];
 
     private static Device Gpu => EmulatedCuda.Get(DType.BF16, blocking: true);
 
@@ -59,7 +59,7 @@ public class BFloat16Tests
     [Test]
     public void Linear_is_the_oracles([ValueSource(nameof(Forms))] DType type)
     {
-        int[] widths = type.BlockSize() switch { 1 => [1, 9, 64, 136, 777], 32 => [32, 96, 544], _ => [256, 512] };
+        int[] widths = type.BlockSize() switch { 1 => [1, 9, 64, 136, 777], 32 => [32, 96, 544], 64 => [64, 576], 128 => [128, 384], _ => [256, 512] };
         foreach (var columns in widths)
             foreach (var (rows, tokens) in new[] { (1, 1), (18, 3), (66, 8), (34, 9), (1, 17), (66, 33), (130, 70), (258, 131) })
                 foreach (var epilogue in rows % 2 == 0 ? new[] { Epilogue.None, Epilogue.SiluGate } : [Epilogue.Gelu])
@@ -149,7 +149,7 @@ public class BFloat16Tests
 
     /// <summary>Experts whose gates and values are of one form, and of two; few tokens, and tiles of many.</summary>
     [Test]
-    public unsafe void Experts_are_the_oracles([Values(1, 5, 40)] int tokens, [Values(DType.BF16, DType.Q4_0)] DType gate, [Values(DType.BF16, DType.Q8_0)] DType up)
+    public unsafe void Experts_are_the_oracles([Values(1, 5, 40)] int tokens, [Values(DType.BF16, DType.Q4_0, DType.I4G32)] DType gate, [Values(DType.BF16, DType.Q8_0)] DType up)
     {
         const int Count = 5, Width = 96, Inner = 64;
         // Tensor cores see weights as bfloat16: give them such.
