@@ -60,6 +60,7 @@ internal static class OpChecks
             {
                 yield return Attend(tokens, dimension, 0, DType.BF16, 1.5 * tolerance);
                 yield return Attend(tokens, dimension, 24, DType.U8, 1.5 * tolerance);
+                yield return Attend(tokens, dimension, 0, DType.F8E4M3, 1.5 * tolerance);
             }
         yield return AttendFull(40, 64, 1.5 * tolerance);
         yield return Rows(tolerance);
@@ -129,13 +130,25 @@ internal static class OpChecks
             float[] keys = Noise(Positions * width, 2), values = Noise(Positions * width, 3);
             if (stored == DType.U8)
                 (keys, values) = (Array.ConvertAll(keys, v => MathF.Round(128 + 60 * v)), Array.ConvertAll(values, v => MathF.Round(128 + 60 * v)));
-            var type = stored == DType.U8 ? DType.U8 : device.ActivationType;
-            var cache = new KvLayer(memory.Put(type, keys, width), memory.Put(type, values, width), 16, stored == DType.U8 ? memory.Put(DType.F32, Noise(Positions * 4, 4, 0.01f), 4) : default);
+            else if (stored == DType.F8E4M3)
+                (keys, values) = (Fp8(keys), Fp8(values));
+            var scaled = stored is DType.U8 or DType.F8E4M3;
+            var type = scaled ? stored : device.ActivationType;
+            var cache = new KvLayer(memory.Put(type, keys, width), memory.Put(type, values, width), 16, scaled ? memory.Put(DType.F32, Noise(Positions * 4, 4, 0.01f), 4) : default);
             var output = memory.Put(device.ActivationType, new float[tokens * 4 * dimension], 4 * dimension);
             device.AttendPaged(output, memory.Put(device.ActivationType, Noise(tokens * heads.Columns, 1), heads.Columns), cache, new(
                 memory.Integers(new int[tokens]), memory.Integers([.. Enumerable.Range(Before, tokens)]), default, memory.Integers([.. Enumerable.Range(0, 24).Reverse()])), heads, window);
             return [memory.Get(output)];
         });
+
+    /// <summary>Numbers of up to 448 that E4M3 holds.</summary>
+    private static float[] Fp8(float[] noise)
+    {
+        var bytes = new byte[noise.Length];
+        Blocks.Quantize(DType.F8E4M3, Array.ConvertAll(noise, v => 200 * v), bytes);
+        Blocks.Dequantize(DType.F8E4M3, bytes, noise);
+        return noise;
+    }
 
     private static OpCheck AttendFull(int tokens, int dimension, double tolerance) => new(nameof(Device.AttendFull), $"2 images of {tokens}, heads of {dimension}", tolerance, device =>
     {

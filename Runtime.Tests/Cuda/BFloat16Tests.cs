@@ -99,7 +99,7 @@ public class BFloat16Tests
     }
 
     [Test]
-    public void Attention_is_the_oracles([Values(1, 16, 40, 75)] int tokens, [Values(20, 64, 128)] int dimension, [Values(0, 24)] int window, [Values(DType.BF16, DType.U8)] DType type)
+    public void Attention_is_the_oracles([Values(1, 16, 40, 75)] int tokens, [Values(20, 64, 128)] int dimension, [Values(0, 24)] int window, [Values(DType.BF16, DType.U8, DType.F8E4M3)] DType type)
     {
         var heads = new Heads(4, 2, dimension, 1 / MathF.Sqrt(dimension));
         var width = 2 * dimension;
@@ -108,10 +108,12 @@ public class BFloat16Tests
         float[] keys = Rounded(Noise(Rows * width, 2)), values = Rounded(Noise(Rows * width, 3)), scales = Noise(Rows * 4, 4, 0.01f);
         if (type == DType.U8)
             (keys, values) = (Array.ConvertAll(keys, v => MathF.Round(128 + 60 * v)), Array.ConvertAll(values, v => MathF.Round(128 + 60 * v)));
+        else if (type == DType.F8E4M3)
+            (keys, values) = (BlocksData.Fp8(keys, 60), BlocksData.Fp8(values, 60));
         float[] Run(Device device)
         {
-            var stored = type == DType.BF16 ? device == Oracle ? DType.F64 : DType.BF16 : DType.U8;
-            var cache = new KvLayer(device.Of(stored, keys, width), device.Of(stored, values, width), 16, type == DType.U8 ? device.Floats(scales, 4) : default);
+            var stored = type == DType.BF16 && device == Oracle ? DType.F64 : type;
+            var cache = new KvLayer(device.Of(stored, keys, width), device.Of(stored, values, width), 16, type == DType.BF16 ? default : device.Floats(scales, 4));
             var output = device.Activations(new float[tokens * 4 * dimension], 4 * dimension);
             device.AttendPaged(output, device.Activations(qkv, heads.Columns), cache, new(
                 device.Integers(new int[tokens]), device.Integers([.. Enumerable.Range(Before, tokens)]), default, device.Integers([.. Enumerable.Range(0, 24).Reverse()])), heads, window);

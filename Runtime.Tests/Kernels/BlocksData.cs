@@ -24,6 +24,16 @@ internal static class BlocksData
         _ => [],
     };
 
+    /// <summary>Numbers that E4M3 holds: the nearest to a multiple of others.</summary>
+    public static float[] Fp8(float[] values, float factor)
+    {
+        var bytes = new byte[values.Length];
+        var result = new float[values.Length];
+        Blocks.Quantize(DType.F8E4M3, Array.ConvertAll(values, v => factor * v), bytes);
+        Blocks.Dequantize(DType.F8E4M3, bytes, result);
+        return result;
+    }
+
     public static byte[] Random(DType type, int rows, int columns, Random random, byte? fill = null)
     {
         var bytes = new byte[rows * type.RowBytes(columns)];

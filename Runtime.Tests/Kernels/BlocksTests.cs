@@ -55,6 +55,30 @@ public class BlocksTests
     }
 
     [Test]
+    public void E4M3_rounds_to_nearest_even_and_saturates()
+    {
+        var values = new float[128];
+        Blocks.Dequantize(DType.F8E4M3, [.. Enumerable.Range(0, 128).Select(i => (byte)i)], values);
+        byte Stored(float value)
+        {
+            var target = new byte[1];
+            Blocks.Quantize(DType.F8E4M3, [value], target);
+            return target[0];
+        }
+        for (var code = 0; code < 127; code++)
+        {
+            Assert.That((Stored(values[code]), Stored(-values[code])), Is.EqualTo(((byte)code, (byte)(code | 0x80))));
+            if (code == 126)
+                break;
+            var middle = (values[code] + values[code + 1]) / 2;
+            Assert.That((Stored(MathF.BitDecrement(middle)), Stored(middle), Stored(MathF.BitIncrement(middle))),
+                Is.EqualTo(((byte)code, (byte)(code + code % 2), (byte)(code + 1))), $"between {values[code]} and its neighbour");
+        }
+        Assert.That(((float[])[449, 1e30f, float.PositiveInfinity, float.NaN]).Select(Stored), Is.All.EqualTo(0x7E).Or.EqualTo(0xFE));
+        Assert.That((Stored(-500), Stored(float.NegativeInfinity), Stored(1e-10f), Stored(-0f)), Is.EqualTo(((byte)0xFE, (byte)0xFE, (byte)0, (byte)0x80)));
+    }
+
+    [Test]
     public void BF16_rounds_to_nearest_even_and_keeps_what_is_not_finite()
     {
         var bytes = new byte[14];
