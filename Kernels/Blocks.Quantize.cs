@@ -5,7 +5,7 @@ namespace Trimtab.Kernels;
 
 public static partial class Blocks
 {
-    /// <summary>Stores floats in a form, rounded to nearest: F32, F16, BF16 (ties to even), Q8_0, Q4_0, Q4_1 (as ggml's reference rounds).</summary>
+    /// <summary>Stores floats in a form, rounded to nearest: F32, F16, BF16, F8E4M3 (ties to even; beyond 448 and NaN: 448), Q8_0, Q4_0, Q4_1 (as ggml's reference rounds).</summary>
     /// <param name="type">Form of <paramref name="target"/>.</param>
     /// <param name="source">The elements: a whole number of blocks.</param>
     /// <param name="target">Receives just their bytes.</param>
@@ -27,6 +27,10 @@ public static partial class Blocks
                 for (var i = 0; i < source.Length; i++)
                     BinaryPrimitives.WriteUInt16LittleEndian(target[(2 * i)..], BFloat16(source[i]));
                 break;
+            case DType.F8E4M3:
+                for (var i = 0; i < source.Length; i++)
+                    target[i] = E4M3(source[i]);
+                break;
             case DType.Q8_0 or DType.Q4_0 or DType.Q4_1:
                 var bytes = type.BlockBytes();
                 for (; !source.IsEmpty; source = source[Small..], target = target[bytes..])
@@ -36,7 +40,7 @@ public static partial class Blocks
                         WriteFourBits(type, source[..Small], target[..bytes]);
                 break;
             default:
-                throw new NotSupportedException($"floats cannot be stored as {type}; F32, F16, BF16, Q8_0, Q4_0 and Q4_1 are the forms for that");
+                throw new NotSupportedException($"floats cannot be stored as {type}; F32, F16, BF16, F8E4M3, Q8_0, Q4_0 and Q4_1 are the forms for that");
         }
     }
 
@@ -45,6 +49,14 @@ public static partial class Blocks
         var bits = BitConverter.SingleToUInt32Bits(value);
         // Rounding could carry a NaN's payload into infinity: keep it, quiet.
         return (ushort)(float.IsNaN(value) ? bits >> 16 | 0x40 : bits + 0x7FFF + (bits >> 16 & 1) >> 16);
+    }
+
+    private static byte E4M3(float value)
+    {
+        var magnitude = BitConverter.SingleToUInt32Bits(Math.Abs(value) <= 448 ? Math.Abs(value) : 448);
+        // Below 2^−6 steps are 2^−9.
+        var code = magnitude < 0x3C80_0000 ? (uint)MathF.Round(BitConverter.UInt32BitsToSingle(magnitude) * 512) : (magnitude + 0x7_FFFF + (magnitude >> 20 & 1) >> 20) - (120 << 3);
+        return (byte)(code | BitConverter.SingleToUInt32Bits(value) >> 24 & 0x80);
     }
 
     private static void WriteQ8_0(ReadOnlySpan<float> source, Span<byte> block)

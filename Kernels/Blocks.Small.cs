@@ -2,7 +2,7 @@ using System.Buffers.Binary;
 
 namespace Trimtab.Kernels;
 
-// Blocks of 32. In the 4- and 5-bit forms byte j holds element j in its low and element j + 16 in its high half.
+// Blocks of 32, and int4 groups of several. In the 4- and 5-bit forms byte j holds element j in its low and element j + 16 in its high half.
 public static partial class Blocks
 {
     /// <summary>The values of the non-linear 4-bit forms.</summary>
@@ -72,6 +72,14 @@ public static partial class Blocks
             target[j] = values[indices[j] & 15] * scale;
             target[j + 16] = values[indices[j] >> 4] * scale;
         }
+    }
+
+    /// <summary>An int4 group: of every 32 elements byte j has element j in its low and element j + 16 in its high half. No value is rounded: 5 bits times 11.</summary>
+    private static void ReadGroup(ReadOnlySpan<byte> block, Span<float> target)
+    {
+        float d = Half(block), zero = Half(block[2..]);
+        for (var i = 0; i < target.Length; i++)
+            target[i] = ((block[4 + i / 32 * 16 + i % 16] >> i % 32 / 16 * 4 & 15) - zero) * d;
     }
 
     private static int Five(int low, uint fifth, int bit) => low | (int)(fifth >> bit & 1) << 4;

@@ -6,7 +6,8 @@ namespace Trimtab.Kernels;
 
 /// <summary>
 /// Converts between floats and the storage forms of checkpoints. The block layouts are GGUF's, as ggml defines them
-/// (https://github.com/ggml-org/ggml, ggml-common.h and ggml-quants.c); every value comes out as ggml's reference gives it.
+/// (https://github.com/ggml-org/ggml, ggml-common.h and ggml-quants.c), and every value comes out as ggml's reference gives it; those of
+/// int4 groups are Trimtab's own.
 /// </summary>
 public static partial class Blocks
 {
@@ -51,6 +52,7 @@ public static partial class Blocks
         DType.IQ4_XS => ReadIQ4_XS,
         DType.MXFP4 => ReadMXFP4,
         DType.TQ2_0 => ReadTQ2_0,
+        DType.I4G32 or DType.I4G64 or DType.I4G128 => ReadGroup,
         _ => throw new NotSupportedException($"{type} elements cannot be read as floats"),
     };
 

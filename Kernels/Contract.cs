@@ -208,11 +208,11 @@ internal static class Contract
 
     private static void Cache(string op, DType type, in KvLayer cache, in Heads heads)
     {
-        if (cache.Keys.Type is DType.BF16 or DType.U8)
+        if (cache.Keys.Type is DType.BF16 or DType.U8 or DType.F8E4M3)
             type = cache.Keys.Type;
         Expect(op, "keys", cache.Keys, type, cache.Keys.Rows, heads.KeyValue * heads.Dimension);
         Expect(op, "values", cache.Values, type, cache.Keys.Rows, heads.KeyValue * heads.Dimension);
-        if (type == DType.U8)
+        if (type is DType.U8 or DType.F8E4M3)
             Expect(op, "scales", cache.Scales, DType.F32, cache.Keys.Rows, 2 * heads.KeyValue);
         if (cache.PageSize <= 0)
             throw new ArgumentException($"{op}: page size {cache.PageSize}");

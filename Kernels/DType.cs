@@ -1,7 +1,7 @@
 namespace Trimtab.Kernels;
 
 /// <summary>
-/// How the elements of a tensor are stored. The quantised forms are GGUF's block formats: a block of
+/// How the elements of a tensor are stored. The quantised forms are GGUF's block formats and the int4 groups of AWQ and GPTQ: a block of
 /// <see cref="DTypes.BlockSize"/> consecutive elements of one row shares its scales.
 /// </summary>
 public enum DType
@@ -52,6 +52,12 @@ public enum DType
     MXFP4,
     /// <summary>256 elements: f16 scale, 2-bit values −1, 0, 1 (and 2).</summary>
     TQ2_0,
+    /// <summary>32 elements: f16 scale, f16 zero point, 4-bit values q that stand for (q − zero) · scale, as AWQ and GPTQ have them.</summary>
+    I4G32,
+    /// <summary>The same of 64 elements.</summary>
+    I4G64,
+    /// <summary>The same of 128 elements.</summary>
+    I4G128,
 }
 
 /// <summary>Sizes of the storage forms.</summary>
@@ -60,7 +66,9 @@ public static class DTypes
     /// <summary>Elements that one block holds; 1 for plain types.</summary>
     public static int BlockSize(this DType type) => type switch
     {
-        DType.Q4_0 or DType.Q4_1 or DType.Q5_0 or DType.Q5_1 or DType.Q8_0 or DType.IQ4_NL or DType.MXFP4 => 32,
+        DType.Q4_0 or DType.Q4_1 or DType.Q5_0 or DType.Q5_1 or DType.Q8_0 or DType.IQ4_NL or DType.MXFP4 or DType.I4G32 => 32,
+        DType.I4G64 => 64,
+        DType.I4G128 => 128,
         DType.Q2_K or DType.Q3_K or DType.Q4_K or DType.Q5_K or DType.Q6_K or DType.IQ4_XS or DType.TQ2_0 => 256,
         _ => 1,
     };
@@ -73,7 +81,7 @@ public static class DTypes
         DType.F16 or DType.BF16 => 2,
         DType.F8E4M3 or DType.F8E5M2 or DType.U8 => 1,
         DType.Q4_0 or DType.IQ4_NL => 18,
-        DType.Q4_1 => 20,
+        DType.Q4_1 or DType.I4G32 => 20,
         DType.Q5_0 => 22,
         DType.Q5_1 => 24,
         DType.Q8_0 => 34,
@@ -85,6 +93,8 @@ public static class DTypes
         DType.IQ4_XS => 136,
         DType.MXFP4 => 17,
         DType.TQ2_0 => 66,
+        DType.I4G64 => 36,
+        DType.I4G128 => 68,
         _ => throw new ArgumentOutOfRangeException(nameof(type), type, null),
     };
 

@@ -110,8 +110,8 @@ public readonly record struct Heads(
 /// <param name="Values">[pages · PageSize, KeyValue · Dimension], of the same type.</param>
 /// <param name="PageSize">Positions a page.</param>
 /// <param name="Scales">
-/// Of U8 keys and values, none otherwise: F32 [rows, 2 · KeyValue], of each key head, then of each value head; a number is
-/// (element − 128) · scale, and a head's scale its largest magnitude over 127.
+/// Of U8 and F8E4M3 keys and values, none otherwise: F32 [rows, 2 · KeyValue], of each key head, then of each value head. A number is
+/// (element − 128) · scale and a head's scale its largest magnitude over 127; of F8E4M3 element · scale, and over 448.
 /// </param>
 public readonly record struct KvLayer(Tensor Keys, Tensor Values, int PageSize, Tensor Scales = default);
 
@@ -218,7 +218,7 @@ public abstract class Device : IDisposable
     /// <summary>The form in which this device multiplies weights that come in another: the same, unless it was asked to round them for speed.</summary>
     public virtual DType Prefers(DType type) => type;
 
-    /// <summary>Whether keys and values can be of this type: the activation type; on some devices BF16, or U8 with scales.</summary>
+    /// <summary>Whether keys and values can be of this type: the activation type; on some devices BF16, or U8 or F8E4M3 with scales.</summary>
     public virtual bool Caches(DType type) => type == ActivationType;
 
     /// <summary>Copies host values into a tensor, converting to its type; counts must be equal.</summary>

@@ -86,7 +86,7 @@ public sealed unsafe partial class CudaDevice
         Keys = cache.Keys.At(),
         Values = cache.Values.At(),
         Scales = cache.Scales.AtOrNone(),
-        Kind = cache.Keys.Type == ActivationType ? 0 : cache.Keys.Type == DType.BF16 ? 1 : 2,
+        Kind = cache.Keys.Type switch { DType.U8 => 2, DType.F8E4M3 => 3, var type => type == ActivationType ? 0 : 1 },
         Rows = cache.Keys.Rows,
         KeyValue = heads.KeyValue,
         Dimension = heads.Dimension,

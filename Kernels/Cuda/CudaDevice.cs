@@ -159,7 +159,7 @@ public sealed unsafe partial class CudaDevice : Device
     public override Abilities Abilities => Abilities.All;
 
     /// <inheritdoc/>
-    public override bool Caches(DType type) => type == ActivationType || type is DType.BF16 or DType.U8;
+    public override bool Caches(DType type) => type == ActivationType || type is DType.BF16 or DType.U8 or DType.F8E4M3;
 
     /// <summary>Kernel programs that had to be compiled since the start, because the folder did not hold them.</summary>
     public int CompiledPrograms => _compiler.Compiled;
@@ -169,8 +169,8 @@ public sealed unsafe partial class CudaDevice : Device
     {
         if (rows < 0 || columns < 0)
             throw new ArgumentOutOfRangeException(nameof(rows), $"a tensor cannot be [{rows}, {columns}]");
-        if (type is not (DType.F32 or DType.F16 or DType.BF16 or DType.I32 or DType.U8))
-            throw new NotSupportedException($"a GPU has tensors of F32, F16, BF16, I32 and U8, not of {type}");
+        if (type is not (DType.F32 or DType.F16 or DType.BF16 or DType.I32 or DType.U8 or DType.F8E4M3))
+            throw new NotSupportedException($"a GPU has tensors of F32, F16, BF16, I32, U8 and F8E4M3, not of {type}");
         return new(Take(checked((long)rows * columns * type.BlockBytes()), $"{type} [{rows}, {columns}]"), type, 0, rows, columns);
     }
 

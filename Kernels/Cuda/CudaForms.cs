@@ -5,13 +5,16 @@ namespace Trimtab.Kernels.Cuda;
 /// <summary>How the kernels want weight rows (Source/forms.cuh): elements and scales apart, each row on 16 bytes.</summary>
 internal static class CudaForms
 {
-    private static readonly DType[] Order = [DType.F32, DType.F16, DType.BF16, DType.Q8_0, DType.Q4_0, DType.Q4_1, DType.Q4_K, DType.F8E4M3, DType.Q6_K];
+    private static readonly DType[] Order = [DType.F32, DType.F16, DType.BF16, DType.Q8_0, DType.Q4_0, DType.Q4_1, DType.Q4_K, DType.F8E4M3, DType.Q6_K, DType.I4G128];
 
-    /// <summary>The forms that are computed as they are. Others are converted when a model is loaded (to Q8_0 from blocks, BF16 from F8E5M2).</summary>
+    /// <summary>
+    /// The forms that are computed as they are, and smaller int4 groups by the kernels of those of 128. Others are converted when a model is
+    /// loaded (to Q8_0 from blocks, BF16 from F8E5M2).
+    /// </summary>
     public static ReadOnlySpan<DType> All => Order;
 
     /// <summary>The macro FORM of a form; −1 for none.</summary>
-    public static int Number(DType type) => Array.IndexOf(Order, type);
+    public static int Number(DType type) => Array.IndexOf(Order, type is DType.I4G32 or DType.I4G64 ? DType.I4G128 : type);
 
     /// <summary>Bytes of a row's elements.</summary>
     public static int ElementStride(DType type, int columns) => type switch
@@ -32,6 +35,7 @@ internal static class CudaForms
         DType.Q4_K => columns / 256 * 16,
         DType.Q6_K => columns / 256 * 18,
         DType.F8E4M3 => sizeof(float),
+        DType.I4G32 or DType.I4G64 or DType.I4G128 => columns / type.BlockSize() * 4,
         _ => 0,
     };
 
@@ -44,7 +48,8 @@ internal static class CudaForms
             case DType.Q8_0:
             case DType.Q4_0:
             case DType.Q4_1:
-                int head = type == DType.Q4_1 ? 4 : 2, body = block - head;
+            case DType.I4G32 or DType.I4G64 or DType.I4G128:
+                int head = type is DType.Q8_0 or DType.Q4_0 ? 2 : 4, body = block - head;
                 for (var i = 0; i * block < row.Length; i++)
                 {
                     row.Slice(i * block, head).CopyTo(scales[(i * head)..]);

@@ -114,15 +114,18 @@ public sealed partial class ReferenceDevice
     private static void Keep(in KvLayer cache, Tensor target, int row, int head, int scaleColumn, ReadOnlySpan<double> source)
     {
         var place = target.Row(row).Slice(head * source.Length, source.Length);
-        if (target.Type == DType.U8)
+        if (target.Type is DType.U8 or DType.F8E4M3)
         {
             var largest = 0.0;
             foreach (var v in source)
                 largest = Math.Max(largest, Math.Abs(v));
-            var scale = (double)(float)(largest / 127);
+            var scale = (double)(float)(largest / (target.Type == DType.U8 ? 127 : 448));
             cache.Scales.Row(row)[scaleColumn] = scale;
             for (var i = 0; i < source.Length; i++)
-                place[i] = 128 + (scale == 0 ? 0 : Math.Round(source[i] / scale));
+            {
+                var steps = scale == 0 ? 0 : source[i] / scale;
+                place[i] = target.Type == DType.U8 ? 128 + Math.Round(steps) : E4M3(steps);
+            }
         }
         else if (target.Type == DType.BF16)
         {
@@ -131,6 +134,13 @@ public sealed partial class ReferenceDevice
         }
         else
             source.CopyTo(place);
+    }
+
+    /// <summary>To the nearest E4M3, of two equally near ones to the even one: three bits after the first, steps of 2^−9 at least, 448 at most.</summary>
+    private static double E4M3(double value)
+    {
+        var step = Math.ScaleB(1, Math.Max(value == 0 ? -9 : Math.ILogB(value) - 3, -9));
+        return Math.Clamp(Math.Round(value / step) * step, -448, 448);
     }
 
     /// <summary>To the nearest bfloat16, of two equally near ones to the even one.</summary>
@@ -192,7 +202,7 @@ public sealed partial class ReferenceDevice
     {
         var group = head / (heads.Query / heads.KeyValue);
         double Stored(double element, int row, int scaleColumn) =>
-            keys.Type == DType.U8 ? (element - 128) * scales.Row(row)[scaleColumn] : element;
+            keys.Type == DType.U8 ? (element - 128) * scales.Row(row)[scaleColumn] : keys.Type == DType.F8E4M3 ? element * scales.Row(row)[scaleColumn] : element;
         var keyHeads = heads.KeyValue;
         var dimension = heads.Dimension;
         var first = group * dimension;

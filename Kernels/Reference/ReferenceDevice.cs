@@ -2,7 +2,7 @@ namespace Trimtab.Kernels.Reference;
 
 /// <summary>
 /// The oracle: every op in scalar double precision, written as its definition reads. It runs whole models, slowly.
-/// Activations are F64, caches too unless they are to be BF16 or U8; F32 tensors (norm weights, steering vectors, angles) hold doubles rounded to float.
+/// Activations are F64, caches too unless they are to be BF16, U8 or F8E4M3; F32 tensors (norm weights, steering vectors, angles) hold doubles rounded to float.
 /// </summary>
 public sealed partial class ReferenceDevice : Device
 {
@@ -16,13 +16,13 @@ public sealed partial class ReferenceDevice : Device
     public override Abilities Abilities => Abilities.All;
 
     /// <inheritdoc/>
-    /// <exception cref="NotSupportedException">The type is neither F32, F64, I32, BF16 nor U8.</exception>
+    /// <exception cref="NotSupportedException">The type is none of F32, F64, I32, BF16, U8 and F8E4M3.</exception>
     public override Tensor Allocate(DType type, int rows, int columns)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(rows);
         ArgumentOutOfRangeException.ThrowIfNegative(columns);
-        if (type is not (DType.F32 or DType.F64 or DType.I32 or DType.BF16 or DType.U8))
-            throw new NotSupportedException($"the reference device has tensors of F32, F64, I32, BF16 and U8, not of {type}");
+        if (type is not (DType.F32 or DType.F64 or DType.I32 or DType.BF16 or DType.U8 or DType.F8E4M3))
+            throw new NotSupportedException($"the reference device has tensors of F32, F64, I32, BF16, U8 and F8E4M3, not of {type}");
         return new Tensor(new ReferenceStorage(type, (long)rows * columns), type, 0, rows, columns);
     }
 
@@ -30,7 +30,7 @@ public sealed partial class ReferenceDevice : Device
     public override bool Computes(DType type, int columns) => true;
 
     /// <inheritdoc/>
-    public override bool Caches(DType type) => type is DType.F64 or DType.BF16 or DType.U8;
+    public override bool Caches(DType type) => type is DType.F64 or DType.BF16 or DType.U8 or DType.F8E4M3;
 
     /// <inheritdoc/>
     public override unsafe Weight Pack(params ReadOnlySpan<WeightData> parts)

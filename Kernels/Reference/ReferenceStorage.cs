@@ -48,7 +48,7 @@ internal static class ReferenceTensors
     /// <summary>All elements of a tensor of numbers.</summary>
     public static Span<double> Values(this Tensor t)
     {
-        if (t.Storage is not ReferenceStorage storage || t.Type is not (DType.F64 or DType.F32 or DType.BF16 or DType.U8))
+        if (t.Storage is not ReferenceStorage storage || t.Type is not (DType.F64 or DType.F32 or DType.BF16 or DType.U8 or DType.F8E4M3))
             throw new ArgumentException($"expected a tensor of numbers of the reference device, got {t.Type} [{t.Rows}, {t.Columns}]");
         return storage.Values.AsSpan(checked((int)t.Offset), checked((int)t.Count));
     }

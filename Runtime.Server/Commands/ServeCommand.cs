@@ -201,7 +201,7 @@ internal static class ServeCommand
     private static int Positions(long bytes, TextSpec text, KvType kv)
     {
         var heads = 2L * text.Layers * text.KeyValueHeads;
-        var position = kv switch { KvType.BF16 => heads * text.HeadDimension * 2, KvType.Int8 => heads * (text.HeadDimension + 4), _ => heads * text.HeadDimension * 4 };
+        var position = kv switch { KvType.BF16 => heads * text.HeadDimension * 2, KvType.Int8 or KvType.Fp8 => heads * (text.HeadDimension + 4), _ => heads * text.HeadDimension * 4 };
         var positions = bytes / position;
         return positions >= 16 ? (int)Math.Min(positions, int.MaxValue / 2) : throw new UsageException($"--kv-memory is {bytes} bytes; 16 positions of this model take {16 * position} bytes");
     }

@@ -38,7 +38,7 @@ internal static class OpChecks
     {
         var rounded = activations == DType.BF16;
         var tolerance = rounded ? BFloat16 : Floats;
-        foreach (var type in new[] { DType.BF16, DType.F16, DType.F32, DType.Q8_0, DType.Q4_0, DType.Q4_1, DType.Q4_K })
+        foreach (var type in new[] { DType.BF16, DType.F16, DType.F32, DType.Q8_0, DType.Q4_0, DType.Q4_1, DType.Q4_K, DType.I4G128 })
             foreach (var (rows, columns, tokens) in new[] { (66, 256, 1), (66, 512, 4), (66, 256, 8), (66, 512, 33), (130, 768, 131) })
                 yield return Linear(type, rows, columns, tokens, Epilogue.None, rounded, tolerance);
         foreach (var epilogue in Enum.GetValues<Epilogue>())
@@ -60,6 +60,7 @@ internal static class OpChecks
             {
                 yield return Attend(tokens, dimension, 0, DType.BF16, 1.5 * tolerance);
                 yield return Attend(tokens, dimension, 24, DType.U8, 1.5 * tolerance);
+                yield return Attend(tokens, dimension, 0, DType.F8E4M3, 1.5 * tolerance);
             }
         yield return AttendFull(40, 64, 1.5 * tolerance);
         yield return Rows(tolerance);
@@ -129,13 +130,25 @@ internal static class OpChecks
             float[] keys = Noise(Positions * width, 2), values = Noise(Positions * width, 3);
             if (stored == DType.U8)
                 (keys, values) = (Array.ConvertAll(keys, v => MathF.Round(128 + 60 * v)), Array.ConvertAll(values, v => MathF.Round(128 + 60 * v)));
-            var type = stored == DType.U8 ? DType.U8 : device.ActivationType;
-            var cache = new KvLayer(memory.Put(type, keys, width), memory.Put(type, values, width), 16, stored == DType.U8 ? memory.Put(DType.F32, Noise(Positions * 4, 4, 0.01f), 4) : default);
+            else if (stored == DType.F8E4M3)
+                (keys, values) = (Fp8(keys), Fp8(values));
+            var scaled = stored is DType.U8 or DType.F8E4M3;
+            var type = scaled ? stored : device.ActivationType;
+            var cache = new KvLayer(memory.Put(type, keys, width), memory.Put(type, values, width), 16, scaled ? memory.Put(DType.F32, Noise(Positions * 4, 4, 0.01f), 4) : default);
             var output = memory.Put(device.ActivationType, new float[tokens * 4 * dimension], 4 * dimension);
             device.AttendPaged(output, memory.Put(device.ActivationType, Noise(tokens * heads.Columns, 1), heads.Columns), cache, new(
                 memory.Integers(new int[tokens]), memory.Integers([.. Enumerable.Range(Before, tokens)]), default, memory.Integers([.. Enumerable.Range(0, 24).Reverse()])), heads, window);
             return [memory.Get(output)];
         });
+
+    /// <summary>Numbers of up to 448 that E4M3 holds.</summary>
+    private static float[] Fp8(float[] noise)
+    {
+        var bytes = new byte[noise.Length];
+        Blocks.Quantize(DType.F8E4M3, Array.ConvertAll(noise, v => 200 * v), bytes);
+        Blocks.Dequantize(DType.F8E4M3, bytes, noise);
+        return noise;
+    }
 
     private static OpCheck AttendFull(int tokens, int dimension, double tolerance) => new(nameof(Device.AttendFull), $"2 images of {tokens}, heads of {dimension}", tolerance, device =>
     {
@@ -184,16 +197,16 @@ internal static class OpChecks
     public static byte[] Weights(DType type, int rows, int columns)
     {
         var bytes = new byte[rows * type.RowBytes(columns)];
-        if (type != DType.Q4_K)
+        if (type is not (DType.Q4_K or DType.I4G128))
         {
             Blocks.Quantize(type, Noise(rows * columns, rows), bytes);
             return bytes;
         }
-        // Any bytes are six-bit scales and nibbles; the two halves before them scale those.
+        // Any bytes are six-bit scales and nibbles; the two halves before them scale those, or are a group's scale and zero point.
         new Random(rows).NextBytes(bytes);
         for (var i = 0; i < bytes.Length; i += type.BlockBytes())
             for (var half = 0; half < 2; half++)
-                BitConverter.TryWriteBytes(bytes.AsSpan(i + 2 * half), (Half)(half == 0 ? 0.004f : 0.03f));
+                BitConverter.TryWriteBytes(bytes.AsSpan(i + 2 * half), (Half)(half == 0 ? 0.004f : type == DType.Q4_K ? 0.03f : 8));
         return bytes;
     }
 

@@ -116,15 +116,34 @@ public class QuantizedCheckpointTests
             };
             Assert.That(Math.Abs(actual[i] - matrix.Values[i]), Is.LessThanOrEqualTo(bound), $"element {i}");
         }
+        using var exact = checkpoint.MapExact("a.b.weight", (_, _) => true, out var factors);
+        Assert.That(exact is null, Is.EqualTo(form.Exact(In) == form.Target));
+        if (exact is not null)
+        {
+            Assert.That((exact.Info.Type, exact.Bytes), Is.EqualTo((form.Exact(In), Out * form.Exact(In).RowBytes(In))));
+            Blocks.Dequantize(exact.Info.Type, exact.Span, actual);
+            for (var i = 0; i < actual.Length; i++)
+                Assert.That((double)actual[i] * (factors.Length == 0 ? 1 : factors[i / In]), Is.EqualTo(matrix.Values[i]), $"element {i}");
+        }
+        Assert.That(checkpoint.MapExact("a.b.weight", (_, _) => false, out _), Is.Null);
+        Assert.That(checkpoint.MapExact("norm.weight", (_, _) => true, out _), Is.Null);
         using var norm = checkpoint.Map("norm.weight");
         Assert.That(norm.ToFloats(), Is.EqualTo(new[] { 1f, 2, 3, 4 }));
+    }
+
+    [TestCase(32, true, DType.Q4_0), TestCase(64, true, DType.Q4_0), TestCase(128, true, DType.I4G128), TestCase(32, false, DType.I4G32), TestCase(96, false, DType.I4G32)]
+    [TestCase(64, false, DType.I4G64), TestCase(192, false, DType.I4G64), TestCase(128, false, DType.I4G128), TestCase(256, false, DType.I4G128), TestCase(0, false, DType.I4G64)]
+    public void Groups_are_kept_in_the_largest_that_divide_them(int group, bool symmetric, DType expected)
+    {
+        Assert.That(new QuantizationForm(QuantizationMethod.Gptq, group, symmetric).Exact(192), Is.EqualTo(expected));
+        Assert.That(new QuantizationForm(QuantizationMethod.Gptq, group, symmetric, ActOrder: true).Exact(192), Is.EqualTo(DType.Q8_0));
     }
 
     /// <summary>A whole quantised model beside the same in float32.</summary>
     [TestCase("""{"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": false, "sym": false}""", 0)]
     [TestCase("""{"quant_method": "gptq", "bits": 4, "group_size": 64, "desc_act": true, "sym": true, "checkpoint_format": "gptq_v2"}""", 4)]
     [TestCase("""{"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": true, "version": "gemm"}""", 5)]
-    [TestCase("""{"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {}}""", 8)]
+    [TestCase(Fp8, 8)]
     public void Models_answer_as_their_plain_forms(string quantization, int formIndex)
     {
         var form = Forms[formIndex] with { GroupSize = formIndex == 5 ? 32 : Forms[formIndex].GroupSize };
@@ -138,15 +157,22 @@ public class QuantizedCheckpointTests
         Assert.That(a.Logits[0].Zip(b.Logits[0], (x, y) => Math.Abs(x - y)).Max() / spread, Is.LessThan(form.Target == DType.Q4_1 ? 3e-3 : 3e-2));
     }
 
-    /// <summary>A device that computes E4M3 gets the codes and their scales, of whole matrices and of parts: nothing is rounded.</summary>
-    [TestCase(7), TestCase(8)]
-    public void Scaled_fp8_is_computed_as_it_is_stored(int formIndex)
+    private const string Fp8 = """{"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {}}""";
+
+    /// <summary>
+    /// A device that computes int4 groups and E4M3 gets codes, zeros and scales as they are stored: nothing is rounded. Rows of 64 and 128: a
+    /// group, two and four a row.
+    /// </summary>
+    [TestCase(5, """{"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": true, "version": "gemm"}""")]
+    [TestCase(0, """{"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": false, "sym": false}""")]
+    [TestCase(2, """{"quant_method": "gptq", "bits": 4, "group_size": -1, "desc_act": false, "sym": false, "checkpoint_format": "gptq_v2"}""")]
+    [TestCase(7, Fp8), TestCase(8, Fp8)]
+    public void Quantised_weights_are_computed_as_they_are_stored(int formIndex, string quantization)
     {
         var device = Trimtab.Tests.Cuda.EmulatedCuda.Get();
         using var plain = VisionLanguageModel.Open(Write("plain", Forms[formIndex], null), new() { WeightType = DType.F32, Threads = 2 });
-        using var quantised = VisionLanguageModel.Open(
-            Write("quantised", Forms[formIndex], "{\"quant_method\": \"compressed-tensors\", \"format\": \"float-quantized\", \"config_groups\": {}}"), new() { Device = device });
-        Assert.That(quantised.Network.Notes, Has.Some.Contains("as they are stored"));
+        using var quantised = VisionLanguageModel.Open(Write("quantised", Forms[formIndex], quantization), new() { Device = device });
+        Assert.That(quantised.Network.Notes, Is.EqualTo(new[] { Forms[formIndex].Note(Forms[formIndex].Exact(64)) }).And.Some.Contains("exact"));
         var options = new Trimtab.Engine.GenerationOptions { MaxTokens = 1, Capture = true };
         var (a, b) = (Outcome.Run(quantised, [(quantised.Raw("the rain in"), options)])[0], Outcome.Run(plain, [(plain.Raw("the rain in"), options)])[0]);
         var spread = b.Logits[0].Max() - b.Logits[0].Min();
@@ -156,7 +182,7 @@ public class QuantizedCheckpointTests
     [Test]
     public void A_code_that_is_no_number_is_named_with_its_tensor()
     {
-        var folder = Write("bad", Forms[7], "{\"quant_method\": \"compressed-tensors\", \"format\": \"float-quantized\", \"config_groups\": {}}");
+        var folder = Write("bad", Forms[7], Fp8);
         var path = Path.Combine(folder, "model.safetensors");
         var bytes = File.ReadAllBytes(path);
         using (var checkpoint = Checkpoint.Open(path))

@@ -13,7 +13,7 @@ public class BFloat16Tests
 {
     private const double Rounding = 1 / 250.0;
 
-    private static DType[] Forms => CudaForms.All.ToArray();
+    private static DType[] Forms => [.. CudaForms.All, DType.I4G32, DType.I4G64];
 
     private static Device Gpu => EmulatedCuda.Get(DType.BF16, blocking: true);
 
@@ -59,7 +59,7 @@ public class BFloat16Tests
     [Test]
     public void Linear_is_the_oracles([ValueSource(nameof(Forms))] DType type)
     {
-        int[] widths = type.BlockSize() switch { 1 => [1, 9, 64, 136, 777], 32 => [32, 96, 544], _ => [256, 512] };
+        int[] widths = type.BlockSize() switch { 1 => [1, 9, 64, 136, 777], 32 => [32, 96, 544], 64 => [64, 576], 128 => [128, 384], _ => [256, 512] };
         foreach (var columns in widths)
             foreach (var (rows, tokens) in new[] { (1, 1), (18, 3), (66, 8), (34, 9), (1, 17), (66, 33), (130, 70), (258, 131) })
                 foreach (var epilogue in rows % 2 == 0 ? new[] { Epilogue.None, Epilogue.SiluGate } : [Epilogue.Gelu])
@@ -99,7 +99,7 @@ public class BFloat16Tests
     }
 
     [Test]
-    public void Attention_is_the_oracles([Values(1, 16, 40, 75)] int tokens, [Values(20, 64, 128)] int dimension, [Values(0, 24)] int window, [Values(DType.BF16, DType.U8)] DType type)
+    public void Attention_is_the_oracles([Values(1, 16, 40, 75)] int tokens, [Values(20, 64, 128)] int dimension, [Values(0, 24)] int window, [Values(DType.BF16, DType.U8, DType.F8E4M3)] DType type)
     {
         var heads = new Heads(4, 2, dimension, 1 / MathF.Sqrt(dimension));
         var width = 2 * dimension;
@@ -108,10 +108,12 @@ public class BFloat16Tests
         float[] keys = Rounded(Noise(Rows * width, 2)), values = Rounded(Noise(Rows * width, 3)), scales = Noise(Rows * 4, 4, 0.01f);
         if (type == DType.U8)
             (keys, values) = (Array.ConvertAll(keys, v => MathF.Round(128 + 60 * v)), Array.ConvertAll(values, v => MathF.Round(128 + 60 * v)));
+        else if (type == DType.F8E4M3)
+            (keys, values) = (BlocksData.Fp8(keys, 60), BlocksData.Fp8(values, 60));
         float[] Run(Device device)
         {
-            var stored = type == DType.BF16 ? device == Oracle ? DType.F64 : DType.BF16 : DType.U8;
-            var cache = new KvLayer(device.Of(stored, keys, width), device.Of(stored, values, width), 16, type == DType.U8 ? device.Floats(scales, 4) : default);
+            var stored = type == DType.BF16 && device == Oracle ? DType.F64 : type;
+            var cache = new KvLayer(device.Of(stored, keys, width), device.Of(stored, values, width), 16, type == DType.BF16 ? default : device.Floats(scales, 4));
             var output = device.Activations(new float[tokens * 4 * dimension], 4 * dimension);
             device.AttendPaged(output, device.Activations(qkv, heads.Columns), cache, new(
                 device.Integers(new int[tokens]), device.Integers([.. Enumerable.Range(Before, tokens)]), default, device.Integers([.. Enumerable.Range(0, 24).Reverse()])), heads, window);
@@ -149,7 +151,7 @@ public class BFloat16Tests
 
     /// <summary>Experts whose gates and values are of one form, and of two; few tokens, and tiles of many.</summary>
     [Test]
-    public unsafe void Experts_are_the_oracles([Values(1, 5, 40)] int tokens, [Values(DType.BF16, DType.Q4_0)] DType gate, [Values(DType.BF16, DType.Q8_0)] DType up)
+    public unsafe void Experts_are_the_oracles([Values(1, 5, 40)] int tokens, [Values(DType.BF16, DType.Q4_0, DType.I4G32)] DType gate, [Values(DType.BF16, DType.Q8_0)] DType up)
     {
         const int Count = 5, Width = 96, Inner = 64;
         // Tensor cores see weights as bfloat16: give them such.

@@ -66,6 +66,7 @@ public sealed unsafe class NvrtcTests
     [
         ("linear.cu", DType.BF16, "linear_1", 0, [6, 6, 6]), ("linear.cu", DType.BF16, "linear_gated_1", 0, [5, 5, 5]), ("linear.cu", DType.BF16, "linear_8", 0, [4, 4, 4]),
         ("linear.cu", DType.Q4_K, "linear_1", 0, [4, 4, 4]), ("linear.cu", DType.Q4_K, "linear_gated_1", 0, [3, 3, 3]),
+        ("linear.cu", DType.I4G128, "linear_1", 0, [5, 5, 5]), ("linear.cu", DType.I4G128, "linear_gated_1", 0, [3, 3, 3]),
         ("linear_mma.cu", DType.BF16, "linear_mma_32", 3 * 160 * 128, [2, 1, 3]), ("linear_mma.cu", DType.BF16, "linear_mma_64", 3 * 192 * 128, [2, 1, 3]),
         ("linear_mma.cu", DType.BF16, "linear_mma_128", 3 * 256 * 128, [1, 1, 2]), ("linear_mma.cu", DType.BF16, "linear_mma_gated_128", 3 * 256 * 128, [1, 1, 2]),
         ("norm.cu", null, "norm_rows", 4 * 4096, [6, 4, 6]), ("attend.cu", null, "attend_split", 0, [4, 4, 4]), ("attend.cu", null, "attend_merge", 0, [6, 6, 6]), ("rope.cu", null, "rope_store", 4 * 128, [12, 12, 12]),

@@ -42,6 +42,7 @@ struct alignas(16) float4 { float x, y, z, w; };
 
 inline float __uint_as_float(unsigned x) { float y; memcpy(&y, &x, 4); return y; }
 inline unsigned __float_as_uint(float x) { unsigned y; memcpy(&y, &x, 4); return y; }
+inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }
 
 template <class T> inline T lane_operand(const uint8_t* slots, unsigned lane) { T v; memcpy(&v, slots + 64 * lane, sizeof(T)); return v; }
 inline unsigned emulated_lane() { return emulator->thread.x & 31; }

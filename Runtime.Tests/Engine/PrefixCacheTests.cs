@@ -1,6 +1,7 @@
 using Trimtab.Engine;
 using Trimtab.Imaging;
 using Trimtab.Kernels;
+using Trimtab.Model;
 using Trimtab.Steering;
 using Trimtab.Tests.Golden;
 
@@ -59,9 +60,9 @@ public class PrefixCacheTests(string device)
     }
 
     /// <summary>Equal to a run of its own without any cache.</summary>
-    private void AssertAsAlone(Sequence sequence)
+    private void AssertAsAlone(Sequence sequence, KvType kv = KvType.F32)
     {
-        using var engine = Engine(new() { PrefixCache = false });
+        using var engine = Engine(new() { PrefixCache = false, KvType = kv });
         var alone = Run(engine, new Sequence(sequence.Prompt, sequence.Options, _model.Tokenizer, _model.Network.Spec.Text.VocabularySize))[0];
         Assert.Multiple(() =>
         {
@@ -84,6 +85,25 @@ public class PrefixCacheTests(string device)
             var sequence = Run(engine, Sequence(prompt, steering))[0];
             Assert.That(sequence.CachedTokens, Is.EqualTo(prompt.Tokens.Length - 1));
             AssertAsAlone(sequence);
+        }
+    }
+
+    /// <summary>The last page of a prompt that another one begins with is copied, scales included. The CPU has no eight-bit floats and says what it has.</summary>
+    [Test]
+    public void Rounded_keys_and_values_are_shared_too([Values(KvType.BF16, KvType.Int8, KvType.Fp8)] KvType kv)
+    {
+        if (kv == KvType.Fp8 && device == "cpu")
+        {
+            Assert.That(() => Engine(new() { KvType = kv }), Throws.TypeOf<NotSupportedException>().With.Message.Contains("keeps no Fp8 keys and values; it keeps F32, BF16, Int8"));
+            return;
+        }
+        using var engine = Engine(new() { KvType = kv });
+        Run(engine, Sequence(Text(), Steering(1, 1)));
+        foreach (var steering in (SteeringOptions?[])[null, Steering(2, 1)])
+        {
+            var sequence = Run(engine, Sequence(Text(), steering))[0];
+            Assert.That(sequence.CachedTokens, Is.EqualTo(sequence.Prompt.Tokens.Length - 1));
+            AssertAsAlone(sequence, kv);
         }
     }
 

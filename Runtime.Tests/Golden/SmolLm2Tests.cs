@@ -104,6 +104,22 @@ public class SmolLm2Tests
         Assert.That(rounded, Is.EqualTo(exact).Within(0.5).Percent);
     }
 
+    /// <summary>What the CPU does not keep, on the device that defines it; the figures are in docs/cuda.md.</summary>
+    [Explicit("minutes in scalar double precision"), Test]
+    public async Task Eight_bits_a_key_change_the_likelihood_by_a_percent_at_most()
+    {
+        var text = _expected.GetProperty("nll").GetProperty("text").GetString()!;
+        using var device = new Trimtab.Kernels.Reference.ReferenceDevice();
+        var mean = new Dictionary<Model.KvType, double>();
+        foreach (var kv in (Model.KvType[])[Model.KvType.F32, Model.KvType.Int8, Model.KvType.Fp8])
+        {
+            using var model = VisionLanguageModel.Open(Shared.Path("models", "SmolLM2-135M-Instruct.Q4_1.gguf"), new() { Device = device, Engine = new() { KvType = kv, ContextLength = 512 } });
+            mean[kv] = (await model.RunAsync(model.Raw(text), new() { MaxTokens = 0, Score = true })).Nll!.Average();
+            TestContext.Out.WriteLine($"mean nll with {kv} keys and values {mean[kv]:F6} ({mean[kv] / mean[Model.KvType.F32] - 1:+0.000 %;-0.000 %})");
+        }
+        Assert.That(mean.Values, Is.All.EqualTo(mean[Model.KvType.F32]).Within(1).Percent);
+    }
+
     /// <summary>
     /// Over four prompts together: what one of them gets is a draw. A change of 1e-5 in one op flips roundings, after thirty layers all of
     /// them, and moves the first prompt's deviation between 0.04 and 0.07 (so does AVX2 in place of AVX-512).

@@ -25,6 +25,21 @@ public class BlocksTests
     }
 
     [Test]
+    public void An_int4_group_is_its_scale_times_what_lies_above_its_zero([Values(DType.I4G32, DType.I4G64, DType.I4G128)] DType type)
+    {
+        var random = new Random(3);
+        int[] codes = [.. Enumerable.Range(0, type.BlockSize()).Select(_ => random.Next(16))];
+        var bytes = new byte[type.BlockBytes()];
+        System.Buffers.Binary.BinaryPrimitives.WriteHalfLittleEndian(bytes, (Half)(-0.0123f));
+        System.Buffers.Binary.BinaryPrimitives.WriteHalfLittleEndian(bytes.AsSpan(2), (Half)11);
+        for (var i = 0; i < codes.Length; i++)
+            bytes[4 + i / 32 * 16 + i % 16] |= (byte)(codes[i] << (i % 32 < 16 ? 0 : 4));
+        var actual = new float[codes.Length];
+        Blocks.Dequantize(type, bytes, actual);
+        Assert.That(Array.ConvertAll(actual, v => (double)v), Is.EqualTo(Array.ConvertAll(codes, code => (code - 11) * (double)(Half)(-0.0123f))));
+    }
+
+    [Test]
     public void Eight_bit_floats_are_those_of_the_OCP_specification()
     {
         Span<float> values = new float[256];
@@ -37,6 +52,30 @@ public class BlocksTests
         Assert.That(new[] { values[0x01], values[0x3C], values[0x7B], values[0x7C], values[0xFC] },
             Is.EqualTo(new[] { 1 / 65536f, 1, 57344, float.PositiveInfinity, float.NegativeInfinity }));
         Assert.That(values[0x7D], Is.NaN);
+    }
+
+    [Test]
+    public void E4M3_rounds_to_nearest_even_and_saturates()
+    {
+        var values = new float[128];
+        Blocks.Dequantize(DType.F8E4M3, [.. Enumerable.Range(0, 128).Select(i => (byte)i)], values);
+        byte Stored(float value)
+        {
+            var target = new byte[1];
+            Blocks.Quantize(DType.F8E4M3, [value], target);
+            return target[0];
+        }
+        for (var code = 0; code < 127; code++)
+        {
+            Assert.That((Stored(values[code]), Stored(-values[code])), Is.EqualTo(((byte)code, (byte)(code | 0x80))));
+            if (code == 126)
+                break;
+            var middle = (values[code] + values[code + 1]) / 2;
+            Assert.That((Stored(MathF.BitDecrement(middle)), Stored(middle), Stored(MathF.BitIncrement(middle))),
+                Is.EqualTo(((byte)code, (byte)(code + code % 2), (byte)(code + 1))), $"between {values[code]} and its neighbour");
+        }
+        Assert.That(((float[])[449, 1e30f, float.PositiveInfinity, float.NaN]).Select(Stored), Is.All.EqualTo(0x7E).Or.EqualTo(0xFE));
+        Assert.That((Stored(-500), Stored(float.NegativeInfinity), Stored(1e-10f), Stored(-0f)), Is.EqualTo(((byte)0xFE, (byte)0xFE, (byte)0, (byte)0x80)));
     }
 
     [Test]
@@ -121,7 +160,7 @@ public class BlocksTests
         Assert.That(() => Blocks.Dequantize(DType.I32, new byte[4], new float[1]), Throws.TypeOf<NotSupportedException>().With.Message.Contains("I32"));
     }
 
-    private static IEnumerable<DType> Fixtures() => BlocksData.Readable.Except([DType.F32, DType.F64, DType.F8E4M3, DType.F8E5M2]);
+    private static IEnumerable<DType> Fixtures() => BlocksData.Readable.Except([DType.F32, DType.F64, DType.F8E4M3, DType.F8E5M2, DType.I4G32, DType.I4G64, DType.I4G128]);
 
     /// <summary>A tensor of blocks.safetensors.</summary>
     private static T[] Tensor<T>(string name) where T : unmanaged

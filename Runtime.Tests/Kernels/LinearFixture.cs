@@ -7,7 +7,7 @@ namespace Trimtab.Tests.Kernels;
 /// <summary>A device, a weight of random parts on it and the same weight as floats.</summary>
 internal sealed unsafe class LinearFixture : IDisposable
 {
-    public static readonly DType[] Forms = [DType.F32, DType.F16, DType.BF16, DType.Q8_0, DType.Q4_0, DType.Q4_1, DType.Q4_K, DType.Q6_K, DType.F8E4M3];
+    public static readonly DType[] Forms = [DType.F32, DType.F16, DType.BF16, DType.Q8_0, DType.Q4_0, DType.Q4_1, DType.Q4_K, DType.Q6_K, DType.F8E4M3, DType.I4G32, DType.I4G64, DType.I4G128];
 
     public readonly Device Device;
     public readonly Weight Weight;

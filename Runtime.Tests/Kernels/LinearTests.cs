@@ -11,7 +11,7 @@ public class LinearTests
     [Test]
     public void Agrees_with_double_precision_at_odd_sizes([ValueSource(nameof(Forms))] DType type, [Values("AVX-512", "AVX2", "portable", "CUDA")] string lanes)
     {
-        int[] widths = type.BlockSize() switch { 1 => [1, 2, 7, 8, 9, 31, 255, 256, 257, 577], 32 => [32, 64, 256, 288, 576], _ => [256, 512, 768] };
+        int[] widths = type.BlockSize() switch { 1 => [1, 2, 7, 8, 9, 31, 255, 256, 257, 577], 32 => [32, 64, 256, 288, 576], 64 => [64, 192, 704], 128 => [128, 384, 896], _ => [256, 512, 768] };
         foreach (var columns in widths)
             foreach (var rows in new[] { 1, 15, 16, 17, 31, 48, 100 })
             {
@@ -45,7 +45,7 @@ public class LinearTests
         [ValueSource(nameof(Forms))] DType type, [Values("AVX-512", "AVX2", "portable", "CUDA exact")] string lanes)
     {
         const int Tokens = 35;
-        var columns = type.BlockSize() == 256 ? 768 : type.BlockSize() == 32 ? 608 : 607;
+        var columns = type.BlockSize() switch { 1 => 607, 32 => 608, 64 => 704, _ => 768 };
         var input = LinearFixture.Floats(Tokens * columns, 2);
         var bias = LinearFixture.Floats(120, 4);
         float[][] expected = [];

@@ -22,22 +22,33 @@ public enum QuantizationMethod
 public sealed record QuantizationForm(QuantizationMethod Method, int GroupSize = 0, bool Symmetric = false, bool ActOrder = false, int ZeroOffset = 0)
 {
     /// <summary>
-    /// The native form that its matrices become, and what that costs, for people. Q4_0: exact. Q4_1: codes and scales are exact, and each value is off by the rounding of
+    /// The form of GGUF or of plain floats that its matrices become, for any device. Q4_0: exact. Q4_1: codes and scales are exact, and each value is off by the rounding of
     /// scale · zero to binary16, at most 1/128 of the scale. Q8_0: off by half a 127th of the largest of 32 values. BF16: off by 1/256 of itself.
     /// </summary>
-    public string Note => NoteOf(false);
+    public DType Target => Method == QuantizationMethod.Fp8 ? DType.BF16 : ActOrder ? DType.Q8_0 : Symmetric ? DType.Q4_0 : DType.Q4_1;
 
-    /// <summary>The same for a device that computes scaled FP8 as it is, or that does not.</summary>
-    public string NoteOf(bool scaled) => scaled && Method == QuantizationMethod.Fp8 ? "FP8 weights are computed as they are stored, a scale a row" : $"{Method.ToString().ToUpperInvariant()} weights are computed as {Target}: " + Target switch
+    /// <summary>
+    /// The form that keeps what is stored: E4M3 with its scales, or int4 groups; <see cref="Target"/> where that keeps it in as few bits, or where nothing does.
+    /// A group larger than the form's is several with one scale.
+    /// </summary>
+    /// <param name="columns">Input features: the group where <see cref="GroupSize"/> is 0.</param>
+    public DType Exact(int columns) => Method == QuantizationMethod.Fp8 ? DType.F8E4M3 : ActOrder ? Target : (GroupSize == 0 ? columns : GroupSize) switch
     {
-        DType.Q4_0 => "exact",
+        var group when group % 128 == 0 => DType.I4G128,
+        _ when Symmetric => DType.Q4_0,
+        var group => group % 64 == 0 ? DType.I4G64 : DType.I4G32,
+    };
+
+    /// <summary>What computing its matrices in a form costs, for people.</summary>
+    /// <param name="type"><see cref="Target"/>, or what <see cref="Exact"/> says.</param>
+    public string Note(DType type) => $"{Method.ToString().ToUpperInvariant()} weights are computed as {type}: " + type switch
+    {
+        DType.F8E4M3 => "exact, a scale a row",
+        DType.Q4_0 or DType.I4G32 or DType.I4G64 or DType.I4G128 => "exact",
         DType.Q4_1 => "codes and scales exact, offsets rounded to binary16 (at most 1/128 of a step)",
         DType.Q8_0 => "requantised (at most 1/254 of the largest of 32 neighbours)",
         _ => "rounded to 8 bits of mantissa (at most 1/256 of a value)",
     };
-
-    /// <summary>The native form itself.</summary>
-    public DType Target => Method == QuantizationMethod.Fp8 ? DType.BF16 : ActOrder ? DType.Q8_0 : Symmetric ? DType.Q4_0 : DType.Q4_1;
 }
 
 /// <summary>
@@ -118,24 +129,33 @@ public sealed unsafe class QuantizedCheckpoint : Checkpoint
         return (checked((int)rows), checked((int)columns));
     }
 
-    /// <summary>A scaled FP8 matrix as it is stored, and the factor of each row; null for any other tensor.</summary>
-    public MappedTensor? MapScaled(string name, out float[] scales)
+    /// <summary>A quantised matrix in the form that keeps what is stored (<see cref="QuantizationForm.Exact"/>); null where that is how it is mapped anyway.</summary>
+    /// <param name="name">The matrix; of any other tensor the answer is null too.</param>
+    /// <param name="computes">Whether a form of so many columns is computed as it is: null where not.</param>
+    /// <param name="scales">Of E4M3 the factor of each row; none otherwise.</param>
+    public MappedTensor? MapExact(string name, Func<DType, int, bool> computes, out float[] scales)
     {
         scales = [];
-        if (_form.Method != QuantizationMethod.Fp8 || !_made.TryGetValue(name, out var stem))
+        if (ExactOf(name, computes) is not { } type)
             return null;
+        var (stem, rows, columns) = (_made[name], Tensors[name].Shape[0], Tensors[name].Shape[1]);
+        if (_form.Method != QuantizationMethod.Fp8)
+            return Make(Tensors[name] with { Type = type, Bytes = type.RowBytes(columns) * rows }, stem);
         using (var scale = _inner.Map(stem + ".weight_scale"))
             scales = scale.ToFloats();
-        var rows = (int)Tensors[name].Shape[0];
         if (scales.Length == 1)
-            scales = [.. Enumerable.Repeat(scales[0], rows)];
+            scales = [.. Enumerable.Repeat(scales[0], (int)rows)];
         return _inner.Map(stem + ".weight");
     }
 
-    private protected override MappedTensor View(TensorInfo info)
+    /// <summary>The form in which <see cref="MapExact"/> gives a tensor, or null.</summary>
+    public DType? ExactOf(string name, Func<DType, int, bool> computes)
+        => _made.ContainsKey(name) && Tensors[name].Shape is [_, var columns] && _form.Exact((int)columns) is var type && type != _form.Target && computes(type, (int)columns) ? type : null;
+
+    private protected override MappedTensor View(TensorInfo info) => _made.TryGetValue(info.Name, out var stem) ? Make(info, stem) : base.View(info);
+
+    private MappedTensor Make(TensorInfo info, string stem)
     {
-        if (!_made.TryGetValue(info.Name, out var stem))
-            return base.View(info);
         var memory = new OwnedBytes(info.Bytes);
         try
         {
@@ -179,28 +199,29 @@ public sealed unsafe class QuantizedCheckpoint : Checkpoint
         var symmetric = 0x11111111u * (uint)(8 - _form.ZeroOffset);
         if (_form.Symmetric && new ReadOnlySpan<uint>(zero.Data, columns / size * (rows / Codes)).ContainsAnyExcept(symmetric))
             throw new InvalidCheckpointException($"{_inner.Path}: {stem}.qzeros: zeros other than 8 in a checkpoint that says it is symmetric");
+        int block = info.Type.BlockSize(), blockBytes = info.Type.BlockBytes();
         Parallel.For(0, rows, () => new float[columns], (row, _, values) =>
         {
             var at = target + row * bytes;
-            for (var first = 0; first < columns; first += 32)
+            if (_form.ActOrder)
             {
-                if (_form.ActOrder)
-                {
-                    for (var i = first; i < first + 32; i++)
-                        values[i] = (Code((uint*)codes, i, row, rows, columns) - Zero((uint*)zeros, groups[i], row, rows)) * scales[groups[i] * rows + row];
-                    continue;
-                }
+                for (var i = 0; i < columns; i++)
+                    values[i] = (Code((uint*)codes, i, row, rows, columns) - Zero((uint*)zeros, groups[i], row, rows)) * scales[groups[i] * rows + row];
+                Blocks.Quantize(info.Type, values, new(at, (int)bytes));
+                return values;
+            }
+            for (var first = 0; first < columns; first += block, at += blockBytes)
+            {
                 var group = first / size;
                 var (step, offset) = (scales[group * rows + row], Zero((uint*)zeros, group, row, rows));
                 *(Half*)at = (Half)step;
-                if (!_form.Symmetric)
-                    ((Half*)at)[1] = (Half)(-step * offset);
-                at += _form.Symmetric ? 2 : 4;
-                for (var j = 0; j < 16; j++)
-                    *at++ = (byte)(Code((uint*)codes, first + j, row, rows, columns) | Code((uint*)codes, first + j + 16, row, rows, columns) << 4);
+                if (info.Type != DType.Q4_0)
+                    ((Half*)at)[1] = info.Type == DType.Q4_1 ? (Half)(-step * offset) : (Half)offset;
+                var elements = at + blockBytes - block / 2;
+                for (var i = 0; i < block; i += 32)
+                    for (var j = first + i; j < first + i + 16; j++)
+                        *elements++ = (byte)(Code((uint*)codes, j, row, rows, columns) | Code((uint*)codes, j + 16, row, rows, columns) << 4);
             }
-            if (_form.ActOrder)
-                Blocks.Quantize(info.Type, values, new(target + row * bytes, (int)bytes));
             return values;
         }, _ => { });
     }

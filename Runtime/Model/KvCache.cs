@@ -11,6 +11,8 @@ public enum KvType
     BF16,
     /// <summary>Eight bits and a scale for each head of a position: a quarter of the memory.</summary>
     Int8,
+    /// <summary>Eight-bit floats (E4M3) and a scale for each head of a position: as many bytes as <see cref="Int8"/>, on a GPU alone.</summary>
+    Fp8,
 }
 
 /// <summary>
@@ -36,7 +38,7 @@ public sealed class KvCache : IDisposable
         (_device, Pages) = (device, (positions + PageSize - 1) / PageSize);
         var stored = Stored(device, type);
         if (!device.Caches(stored))
-            throw new NotSupportedException($"the device ({device.Name}) keeps no {type} keys and values");
+            throw new NotSupportedException($"the device ({device.Name}) keeps no {type} keys and values; it keeps {string.Join(", ", Enum.GetValues<KvType>().Where(t => device.Caches(Stored(device, t))))}");
         var (heads, rows) = (HeadDivision.Of(device, spec), Pages * PageSize);
         _layers = new KvLayer[spec.Layers];
         for (var layer = 0; layer < spec.Layers; layer++)
@@ -45,7 +47,7 @@ public sealed class KvCache : IDisposable
                 device.Allocate(stored, rows, heads.Keys),
                 device.Allocate(stored, rows, heads.Keys),
                 PageSize,
-                type == KvType.Int8 ? device.Allocate(DType.F32, rows, heads.Scales) : default);
+                HasScales(type) ? device.Allocate(DType.F32, rows, heads.Scales) : default);
         }
     }
 
@@ -54,12 +56,15 @@ public sealed class KvCache : IDisposable
 
     /// <summary>Bytes that one position of one layer takes.</summary>
     public static int PositionBytes(Device device, TextSpec spec, KvType type)
-        => 2 * spec.KeyValueHeads * (spec.HeadDimension * Stored(device, type).BlockBytes() + (type == KvType.Int8 ? sizeof(float) : 0));
+        => 2 * spec.KeyValueHeads * (spec.HeadDimension * Stored(device, type).BlockBytes() + (HasScales(type) ? sizeof(float) : 0));
+
+    private static bool HasScales(KvType type) => type is KvType.Int8 or KvType.Fp8;
 
     private static DType Stored(Device device, KvType type) => type switch
     {
         KvType.BF16 => DType.BF16,
         KvType.Int8 => DType.U8,
+        KvType.Fp8 => DType.F8E4M3,
         _ => device.ActivationType,
     };
 

@@ -47,7 +47,7 @@ public sealed class Network : IDisposable
         var decoder = loader.Decoder(source.Spec.Text);
         var vision = source.Spec.Vision is { } spec ? loader.Vision(spec, source.Spec.Projector!) : null;
         return new(device, source.Spec, decoder, vision, loader.Fingerprint(source.Spec.Text),
-            source.Spec.Quantization is { } form ? [form.NoteOf(matrixType is null && device.Computes(DType.F8E4M3, 1)), .. loader.Notes] : loader.Notes);
+            source.Spec.Quantization is { } form ? [form.Note(matrixType is null && form.Exact(source.Spec.Text.HiddenSize) is var exact && device.Computes(exact, exact.BlockSize()) ? exact : form.Target), .. loader.Notes] : loader.Notes);
     }
 
     /// <summary>Frees the weights.</summary>

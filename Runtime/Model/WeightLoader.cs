@@ -168,7 +168,9 @@ internal sealed partial class WeightLoader
         return null;
     }
 
-    private int BlockOf(string role, DType? type) => _roles.TryGetValue(role, out var part) ? Target(part.Info, type, part.Columns).BlockSize() : 1;
+    private int BlockOf(string role, DType? type)
+        => !_roles.TryGetValue(role, out var part) ? 1
+            : (type is null && part.File is QuantizedCheckpoint quantized && quantized.ExactOf(part.Info.Name, _device.Computes) is { } exact ? exact : Target(part.Info, type, part.Columns)).BlockSize();
 
     private string Name(string role) => _roles.TryGetValue(role, out var part) ? $"{part.File.Path}: {part.Info.Name}" : role;
 
@@ -220,11 +222,11 @@ internal sealed partial class WeightLoader
             {
                 _cancel.ThrowIfCancellationRequested();
                 var part = _roles[parts[i].Role];
-                if (type is null && _device.Computes(DType.F8E4M3, part.Columns) && part.File is QuantizedCheckpoint quantized
-                    && quantized.MapScaled(part.Info.Name, out var scales) is { } stored)
+                if (type is null && part.File is QuantizedCheckpoint quantized && quantized.MapExact(part.Info.Name, _device.Computes, out var scales) is { } stored)
                 {
                     open.Add(stored);
-                    data[i] = new(DType.F8E4M3, part.Rows, part.Columns, stored.Address + (nint)((long)part.First * part.Columns), parts[i].Order, scales.AsMemory(part.First, part.Rows));
+                    data[i] = new(stored.Info.Type, part.Rows, part.Columns, stored.Address + (nint)(stored.Info.Type.RowBytes(part.Columns) * part.First), parts[i].Order,
+                        scales.Length == 0 ? default(ReadOnlyMemory<float>) : scales.AsMemory(part.First, part.Rows));
                     continue;
                 }
                 var mapped = part.File.Map(part.Info.Name);

@@ -11,11 +11,20 @@ inline float score(const Cache& c, const float* query, i32 row, i32 head, float 
 {
     const i64 first = ((i64)row * c.keyValue + head) * c.dimension;
     float sum = 0;
-    if (c.kind == CACHE_U8)
+    if (is_bytes(c.kind))
     {
-        for (i32 i = 0; i < c.dimension; i++)
-            sum = fmaf(query[i], (float)((i32)c.keys[first + i] - 128), sum);
-        return sum * c.scales[(i64)row * 2 * c.keyValue + head] * scale;
+        i32 i = 0;
+        if (c.dimension % 8 == 0)
+            for (; i < c.dimension; i += 8)
+            {
+                const uint2 v = load8(c.keys + first + i);
+#pragma unroll
+                for (i32 j = 0; j < 8; j++)
+                    sum = fmaf(query[i + j], from_byte(c.kind, (j < 4 ? v.x : v.y) >> 8 * (j % 4) & 0xff), sum);
+            }
+        for (; i < c.dimension; i++)
+            sum = fmaf(query[i], from_byte(c.kind, c.keys[first + i]), sum);
+        return sum * byte_scale(c.kind, c.scales, (i64)row * 2 * c.keyValue + head) * scale;
     }
     if (c.kind == CACHE_ACT && c.dimension % 8 == 0)
     {
@@ -65,7 +74,7 @@ KERNEL(attend_split, AttendParameters, SPLIT)
         const float w = row >= 0 ? expf(s - highest) : 0;
         const float total = block_sum(w, scratch);
         // A byte's scale goes into the weight: once a position, not once an element.
-        weights[g * SPLIT + thread] = c.kind == CACHE_U8 && row >= 0 ? w * c.scales[((i64)row * 2 + 1) * c.keyValue + head] : w;
+        weights[g * SPLIT + thread] = is_bytes(c.kind) && row >= 0 ? w * byte_scale(c.kind, c.scales, ((i64)row * 2 + 1) * c.keyValue + head) : w;
         if (thread == 0 && p.splits > 1)
         {
             float* part = p.partial + (((i64)token * p.query + head * group + g) * p.splits + split) * (dimension + 2);

@@ -143,7 +143,7 @@ struct HeadRows
     const float* scales; // of bytes
     i32 kind, columns, first, scaleColumns, scaleFirst;
 
-    inline float scale(i32 row) const { return kind == CACHE_U8 ? scales[(i64)row * scaleColumns + scaleFirst] : 1; }
+    inline float scale(i32 row) const { return is_bytes(kind) ? byte_scale(kind, scales, (i64)row * scaleColumns + scaleFirst) : 1; }
     inline i64 at(i32 row, i32 d) const { return (i64)row * columns + first + d; }
 };
 

@@ -27,17 +27,27 @@ template <int width> inline void stage(bf16* target, const HeadRows& from, const
 {
     const i32 stride = Tiles<width>::stride;
     const bf16* base = (const bf16*)from.base;
-    const bool bytes = from.kind == CACHE_U8, wide = !bytes && dimension % 8 == 0 && ((u64)base & 15) == 0;
+    const bool bytes = is_bytes(from.kind), wide = dimension % 8 == 0 && ((u64)base & 15) == 0;
     for (i32 i = threadIdx.x; i < KEYS * width / 8; i += THREADS)
     {
         const i32 j = i / (width / 8), d = i % (width / 8) * 8, row = rows[j];
         bf16* to = target + j * stride + d;
-        if (row >= 0 && wide && d < dimension)
+        if (row >= 0 && wide && !bytes && d < dimension)
         {
             cp_async16(to, base + from.at(row, d));
             continue;
         }
         const float scale = row < 0 ? 1 : from.scale(row);
+        if (row >= 0 && wide && d < dimension)
+        {
+            const uint2 v = load8(from.base + from.at(row, d));
+            float x[8];
+#pragma unroll
+            for (i32 e = 0; e < 8; e++)
+                x[e] = from_byte(from.kind, (e < 4 ? v.x : v.y) >> 8 * (e % 4) & 0xff) * scale;
+            store_bf16x8(to, x);
+            continue;
+        }
         for (i32 e = 0; e < 8; e++)
             to[e] = to_bf16(row < 0 || d + e >= dimension ? 0 : cached(from.base, from.kind, from.at(row, d + e), scale));
     }

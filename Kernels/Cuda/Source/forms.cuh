@@ -10,6 +10,7 @@
 #define FORM_Q4_K 6
 #define FORM_F8E4M3 7
 #define FORM_Q6_K 8
+#define FORM_I4 9
 
 #if FORM == FORM_Q8_0 || FORM == FORM_F8E4M3
 #define CHUNK 16
@@ -90,6 +91,11 @@ inline void load_weights(const Matrix& m, i32 row, i32 k, float* w)
     const float scale = to_float(scale_at(scales, k / 32)), offset = -8 * scale;
 #elif FORM == FORM_Q4_1
     const float scale = to_float(scale_at(scales, k / 16)), offset = to_float(scale_at(scales, k / 16 + 1));
+#elif FORM == FORM_I4
+    // A group's scale and zero point in a word. Groups are a power of two, which the strides tell: half a byte an element, four bytes a group.
+    // Neither the product nor the sum below is rounded: zero point and element are integers below 32, a scale has 11 bits.
+    const u32 h = ((const u32*)scales)[k >> (3 + __clz(m.scaleStride) - __clz(m.elementStride))];
+    const float scale = to_float(f16{ (u16)h }), offset = -(to_float(f16{ (u16)(h >> 16) }) * scale);
 #else
     // The header of 256 elements: scale and minimum as f16, then eight pairs of six bits that multiply them.
     const uint4 h = load16(scales + k / 256 * 16);

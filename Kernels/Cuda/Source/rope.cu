@@ -73,12 +73,12 @@ KERNEL(rope_store, RopeParameters, 128)
     const i32 kvHead = head - p.query - (value ? c.keyValue : 0);
     const i64 first = ((i64)row * c.keyValue + kvHead) * c.dimension;
     float inverse = 0;
-    if (c.kind == CACHE_U8)
+    if (is_bytes(c.kind))
     {
         float most = 0;
         for (i32 i = threadIdx.x; i < c.dimension; i += blockDim.x)
             most = fmaxf(most, fabsf(rotated[i]));
-        const float scale = block_max(most, scratch) / 127;
+        const float scale = block_max(most, scratch) / (c.kind == CACHE_U8 ? 127 : 448);
         inverse = scale > 0 ? 1 / scale : 0;
         if (threadIdx.x == 0)
             c.scales[(i64)row * 2 * c.keyValue + head - p.query] = scale;
@@ -89,6 +89,8 @@ KERNEL(rope_store, RopeParameters, 128)
             ((act*)base)[first + i] = to_act(rotated[i]);
         else if (c.kind == CACHE_BF16)
             ((bf16*)base)[first + i] = to_bf16(rotated[i]);
+        else if (c.kind == CACHE_F8E4M3)
+            base[first + i] = to_e4m3(rotated[i] * inverse);
         else
             base[first + i] = (u8)(128 + (i32)rintf(rotated[i] * inverse));
     }
