@@ -113,6 +113,8 @@ inline uint2 load8(const void* p)
     return *(const uint2*)p;
 }
 
+inline uint2 load_act8(const void* p) { return load8(p); }
+
 inline void cp_async16(void* shared, const void* global)
 {
     check_aligned(shared, 16);

@@ -40,7 +40,7 @@ template <int width> inline void stage(bf16* target, const HeadRows& from, const
         const float scale = row < 0 ? 1 : from.scale(row);
         if (row >= 0 && wide && d < dimension)
         {
-            const uint2 v = load8(from.base + from.at(row, d));
+            const uint2 v = load_act8(from.base + from.at(row, d));
             float x[8];
 #pragma unroll
             for (i32 e = 0; e < 8; e++)

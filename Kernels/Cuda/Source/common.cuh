@@ -73,8 +73,9 @@ inline uint2 load8(const void* p)
     return v;
 }
 
-// 16 bytes of anything else: an ordinary load, which the wait holds back.
+// 16 and 8 bytes of anything else: ordinary loads, which the wait holds back.
 inline uint4 load_act16(const void* p) { return *(const uint4*)p; }
+inline uint2 load_act8(const void* p) { return *(const uint2*)p; }
 
 inline void store16(void* p, uint4 v) { *(uint4*)p = v; }
 

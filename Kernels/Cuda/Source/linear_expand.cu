@@ -23,6 +23,8 @@ KERNEL(linear_expand, ExpandParameters, 256)
 #pragma unroll
         for (i32 i = 0; i < CHUNK; i += 8)
         {
+            if (k + i >= p.outputColumns)
+                break; // a longer chunk would reach into the next row, which another block writes
 #ifdef ACT_BF16
             store_bf16x8(row + k + i, w + i);
 #else
