@@ -33,7 +33,7 @@ internal sealed record PlannedOp(string Op, int Launches, double Bytes, double F
 
 /// <summary>
 /// A step of the CUDA device on paper: the launches, what each must move and compute at least, and what a data sheet allows for it. A real
-/// run is held against it. bfloat16 activations and caches.
+/// run is held against it. bfloat16 activations.
 /// </summary>
 internal sealed class GpuPlan
 {
@@ -46,7 +46,7 @@ internal sealed class GpuPlan
     private const int Activation = 2;
 
     private readonly TextSpec _spec;
-    private readonly double _perWeight;
+    private readonly double _perWeight, _perKey;
     private readonly int _tokens, _context, _ranks;
 
     /// <param name="spec">The decoder.</param>
@@ -54,8 +54,12 @@ internal sealed class GpuPlan
     /// <param name="tokens">Tokens in the step: sequences that decode, or a prompt's length.</param>
     /// <param name="context">Positions that a decoding token looks at; 0 for a prompt, whose tokens look at those before them.</param>
     /// <param name="ranks">GPUs that divide each layer.</param>
-    public GpuPlan(TextSpec spec, DType form, int tokens, int context, int ranks = 1)
-        => (_spec, _perWeight, _tokens, _context, _ranks) = (spec, (double)form.BlockBytes() / form.BlockSize(), tokens, context, ranks);
+    /// <param name="kv">Form of keys and values; as the activations' where it is F32.</param>
+    public GpuPlan(TextSpec spec, DType form, int tokens, int context, int ranks = 1, KvType kv = KvType.BF16)
+    {
+        (_spec, _perWeight, _tokens, _context, _ranks) = (spec, (double)form.BlockBytes() / form.BlockSize(), tokens, context, ranks);
+        _perKey = kv is KvType.Int8 or KvType.Fp8 ? 1 + sizeof(float) / (double)spec.HeadDimension : Activation;
+    }
 
     /// <summary>The step's launches on each GPU. Steered: every token by its own vector, with its projections observed.</summary>
     public IReadOnlyList<PlannedOp> Ops(bool steered)
@@ -73,8 +77,8 @@ internal sealed class GpuPlan
             new("Embed", 1, 2 * row, 0),
             new("Norm", 1, 2 * row, 0),
             Matrix("Linear qkv", l, qkv, d, t),
-            new("RopeStore", l, l * (2.0 * t * qkv * Activation), 0),
-            new("AttendPaged", _context > 0 ? 2 * l : l, l * (reads * kv * Activation + 2.0 * t * heads * Activation), l * 4.0 * t * seen * heads),
+            new("RopeStore", l, l * t * ((2.0 * qkv - kv) * Activation + kv * _perKey), 0),
+            new("AttendPaged", _context > 0 ? 2 * l : l, l * (reads * kv * _perKey + 2.0 * t * heads * Activation), l * 4.0 * t * seen * heads),
             Matrix("Linear output", l, d, heads, t),
             new("ResidualNorm", l, l * 4 * row, 0),
             Matrix("Linear gate, up", l, 2 * inner, d, t, gated: true),

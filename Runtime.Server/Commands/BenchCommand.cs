@@ -99,11 +99,11 @@ internal static class BenchCommand
         var ranks = Math.Max(1, ModelArguments.Range(parse, TensorParallel, 64));
         foreach (var batch in plan.Batches)
         {
-            new GpuPlan(source.Spec.Text, form, batch, Math.Max(1, plan.Depth), ranks).Write(output, name);
+            new GpuPlan(source.Spec.Text, form, batch, Math.Max(1, plan.Depth), ranks, plan.Kv).Write(output, name);
             output.WriteLine();
         }
         if (plan.Prompt > 0)
-            new GpuPlan(source.Spec.Text, form, plan.Prompt, 0, ranks).Write(output, name);
+            new GpuPlan(source.Spec.Text, form, plan.Prompt, 0, ranks, plan.Kv).Write(output, name);
     }
 
     private static DType FormOf(Checkpoint file)

@@ -88,7 +88,11 @@ internal static class InspectCommand
             ("rope", $"{text.Rope.Kind.ToString().ToLowerInvariant()}, theta {text.Rope.Theta}"),
         };
         if (spec.Quantization is { } form)
+        {
             facts.Add(("quantised", form.Note(form.Target)));
+            if (form.Exact(spec.Text.HiddenSize) is var exact && exact != form.Target)
+                facts.Add(("quantised_on_gpu", form.Note(exact)));
+        }
         if (text.Windows.Any(w => w > 0))
             facts.Add(("sliding_window", text.Windows.Max()));
         if (spec.Vision is { } vision)

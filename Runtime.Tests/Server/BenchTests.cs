@@ -74,6 +74,10 @@ public class BenchTests
         Assert.That(output, Does.Contain("decoding, 1 sequence at context 768").And.Contain("a prompt of 512 tokens").And.Contain("| H100 SXM |").And.Contain("Nothing here was measured"));
         Assert.That(Run("--plan", "--synthetic", "7b-bf16").Code, Is.EqualTo(2));
 
+        // Bytes for keys and values, and a float a head of 128: 33 instead of 64 of 64.
+        double Attended(Trimtab.Model.KvType kv) => new Trimtab.Server.Benchmarks.GpuPlan(spec, Trimtab.Kernels.DType.BF16, 128, 768, kv: kv).Ops(false).Single(o => o.Op == "AttendPaged").Bytes;
+        Assert.That(Attended(Trimtab.Model.KvType.Fp8) / Attended(Trimtab.Model.KvType.BF16), Is.EqualTo(33.0 / 64).Within(1).Percent);
+
         // Two GPUs read half of the weights each, and 64 sums of a row of 8 KiB go over the link: once to the other.
         var two = new Trimtab.Server.Benchmarks.GpuPlan(spec, Trimtab.Kernels.DType.BF16, 1, 768, 2).Ops(false);
         Assert.That(two.Where(o => o.Op.StartsWith("Linear", StringComparison.Ordinal)).Sum(o => o.Bytes), Is.EqualTo(6.607e9).Within(1).Percent);
