@@ -17,11 +17,26 @@
 template <int most_tokens, bool gated, bool whole>
 inline void sum_row(const LinearParameters& p, const Matrix& m, i32 row, const act* input, i32 tokens, bool wide, float* sum, float* value)
 {
-#pragma unroll (!whole || most_tokens > 4 ? 1 : most_tokens > 1 ? 2 : 32 / CHUNK) // more tokens have loads enough under way, and code enough
-    for (i32 k = (threadIdx.x & 31) * CHUNK; k < p.columns; k += 32 * CHUNK)
+    const i32 step = 32 * CHUNK;
+    i32 k = (threadIdx.x & 31) * CHUNK;
+    // Of quantised weights the compiler would begin no load before it has used up the one before.
+    const bool ahead = whole && most_tokens == 1 && !gated && CHUNK > 8;
+    Stored next = {};
+    if (ahead && k < p.columns)
+        next = fetch_weights(m, row, k);
+#pragma unroll (!whole || most_tokens > 4 || ahead ? 1 : most_tokens > 1 ? 2 : 32 / CHUNK) // more tokens have loads enough under way, and code enough
+    for (; k < p.columns; k += step)
     {
         float w[CHUNK], v[gated ? CHUNK : 1];
-        load_weights(m, row, k, w);
+        if (ahead)
+        {
+            const Stored now = next;
+            if (k + step < p.columns)
+                next = fetch_weights(m, row, k + step);
+            unpack_weights(now, k, w);
+        }
+        else
+            load_weights(m, row, k, w);
         if (gated)
             load_weights(m, row + p.gate, k, v);
 #pragma unroll
@@ -89,7 +104,8 @@ template <int most_tokens, bool gated> inline void linear_rows(const LinearParam
         store_output(p, first + lane, row, s, v);
 }
 
-KERNEL_EARLY(linear_1, LinearParameters, 256) { linear_rows<1, false>(p); }
+// So few blocks that there are registers for four loads of weights under way, or for the next one: left alone, the compiler puts off each load to fit more.
+KERNEL_EARLY(linear_1, LinearParameters, 256, FORM == FORM_Q4_K ? 3 : 4) { linear_rows<1, false>(p); }
 KERNEL_EARLY(linear_2, LinearParameters, 256) { linear_rows<2, false>(p); }
 KERNEL_EARLY(linear_4, LinearParameters, 256) { linear_rows<4, false>(p); }
 KERNEL_EARLY(linear_gated_2, LinearParameters, 256) { linear_rows<2, true>(p); }
