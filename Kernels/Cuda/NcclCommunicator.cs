@@ -1,27 +1,44 @@
 namespace Trimtab.Kernels.Cuda;
 
+/// <summary>What one rank has of an NCCL communicator.</summary>
+internal sealed class NcclComm(nint value) : CudaHandle(value)
+{
+    /// <summary>Ends it, and what of it runs or waits on the GPU.</summary>
+    public void Abort()
+    {
+        if (IsClosed)
+            return;
+        _ = Nccl.ncclCommAbort(Value);
+        SetHandleAsInvalid();
+    }
+
+    protected override CUresult Free(nint value) => (CUresult)Nccl.ncclCommDestroy(value);
+}
+
 /// <summary>GPUs of one machine that add up their sums by NCCL, each on its own stream behind its own kernels, so that steps can be graphs.</summary>
 internal sealed unsafe class NcclCommunicator : Communicator
 {
     private readonly CudaDevice[] _ranks;
     private readonly CudaGraphs _graphs;
-    private readonly nint[] _comms;
+    private readonly NcclComm[] _comms;
 
     /// <exception cref="CudaException">There is no NCCL, or it refuses these GPUs.</exception>
     public NcclCommunicator(CudaDevice[] ranks)
     {
-        (_ranks, _graphs, _comms) = (ranks, new(ranks), new nint[ranks.Length]);
+        (_ranks, _graphs) = (ranks, new(ranks));
         int[] ordinals = Array.ConvertAll(ranks, rank => rank.Ordinal);
+        var comms = new nint[ranks.Length];
         try
         {
-            fixed (nint* comms = _comms)
+            fixed (nint* made = comms)
             fixed (int* devices = ordinals)
-                Nccl.Check(Nccl.ncclCommInitAll(comms, ordinals.Length, devices), $"ncclCommInitAll of GPUs {string.Join(", ", ordinals)}");
+                Nccl.Check(Nccl.ncclCommInitAll(made, ordinals.Length, devices), $"ncclCommInitAll of GPUs {string.Join(", ", ordinals)}");
         }
         catch (DllNotFoundException e)
         {
             throw new CudaException(e.Message, e);
         }
+        _comms = Array.ConvertAll(comms, comm => new NcclComm(comm));
         CudaDevice.Leave();
     }
 
@@ -34,7 +51,7 @@ internal sealed unsafe class NcclCommunicator : Communicator
         Begin("AllReduce");
         var failed = 0;
         for (var r = 0; r < _ranks.Length && failed == 0; r++)
-            failed = Nccl.ncclAllReduce(sums[r].At(), sums[r].At(), (nuint)sums[r].Count, type, Nccl.ncclSum, _comms[r], _ranks[r].QueueOf("AllReduce"));
+            failed = Nccl.ncclAllReduce(sums[r].At(), sums[r].At(), (nuint)sums[r].Count, type, Nccl.ncclSum, _comms[r].Value, _ranks[r].QueueOf("AllReduce"));
         End(failed, "ncclAllReduce");
     }
 
@@ -48,7 +65,7 @@ internal sealed unsafe class NcclCommunicator : Communicator
         var failed = 0;
         for (var row = 0; row < shares[0].Rows; row++)
             for (var r = 0; r < _ranks.Length && failed == 0; r++)
-                failed = Nccl.ncclAllGather(shares[r].Slice(row, 1).At(), wholes[r].Slice(row, 1).At(), (nuint)shares[r].Columns, type, _comms[r], _ranks[r].QueueOf("AllGather"));
+                failed = Nccl.ncclAllGather(shares[r].Slice(row, 1).At(), wholes[r].Slice(row, 1).At(), (nuint)shares[r].Columns, type, _comms[r].Value, _ranks[r].QueueOf("AllGather"));
         End(failed, "ncclAllGather");
     }
 
@@ -62,7 +79,7 @@ internal sealed unsafe class NcclCommunicator : Communicator
     /// <summary>One thread speaks for all ranks: NCCL has to know all of a collective's calls before it begins the first.</summary>
     private void Begin(string op)
     {
-        if (_comms[0] == 0)
+        if (_comms[0].IsClosed)
             throw new CudaException($"{op}: the GPUs' NCCL communicator was ended by an earlier failure");
         Nccl.Check(Nccl.ncclGroupStart(), "ncclGroupStart");
     }
@@ -100,9 +117,9 @@ internal sealed unsafe class NcclCommunicator : Communicator
                 }
                 for (var other = 0; other < _ranks.Length; other++)
                 {
-                    if (_comms[other] == 0)
+                    if (_comms[other].IsClosed)
                         break; // ended by an earlier failure, and nothing waits for it any more
-                    Nccl.Check(Nccl.ncclCommGetAsyncError(_comms[other], out var result), "ncclCommGetAsyncError");
+                    Nccl.Check(Nccl.ncclCommGetAsyncError(_comms[other].Value, out var result), "ncclCommGetAsyncError");
                     if (result != Nccl.ncclInProgress)
                         Nccl.Check(result, $"NCCL, rank {other}");
                     if (other != r)
@@ -113,20 +130,11 @@ internal sealed unsafe class NcclCommunicator : Communicator
         }
         catch (CudaException)
         {
-            Release(abort: true);
+            foreach (var comm in _comms)
+                comm.Abort();
+            CudaDevice.Leave();
             throw;
         }
-    }
-
-    private void Release(bool abort)
-    {
-        foreach (ref var comm in _comms.AsSpan())
-        {
-            if (comm != 0)
-                _ = abort ? Nccl.ncclCommAbort(comm) : Nccl.ncclCommDestroy(comm);
-            comm = 0;
-        }
-        CudaDevice.Leave();
     }
 
     /// <inheritdoc/>
@@ -135,6 +143,8 @@ internal sealed unsafe class NcclCommunicator : Communicator
         if (!disposing)
             return;
         _graphs.Dispose();
-        Release(abort: false);
+        foreach (var comm in _comms)
+            comm.Dispose();
+        CudaDevice.Leave();
     }
 }

@@ -2,6 +2,8 @@ using System.CommandLine;
 using System.Globalization;
 using System.Net;
 using Trimtab.Engine;
+using Trimtab.Kernels;
+using Trimtab.Kernels.Cuda;
 using Trimtab.Model;
 using Trimtab.Server.Serving;
 using Trimtab.Steering;
@@ -94,21 +96,21 @@ internal static class ServeCommand
     private static SteeredModel Open(
         ParseResult parse, Terminal terminal, string path, IReadOnlyList<(string Name, string File)> sets, bool demo, ServeOptions options, AuditLog? audit, CancellationToken cancel)
     {
-        var kv = ModelArguments.ReadKv(parse, Kv);
+        var (kv, cuda) = (ModelArguments.ReadKv(parse, Kv), ModelArguments.ReadDevice(parse, Device, Activations, TensorParallel));
         var opened = terminal.WithProgress($"Loading {options.ModelName}", progress => VisionLanguageModel.Open(path, new()
         {
             MmprojPath = parse.GetValue(Mmproj),
             WeightType = ModelArguments.Read(parse, Dtype),
             Activations = ModelArguments.ReadActivations(parse, Activations),
             Threads = ModelArguments.Range(parse, Threads, 1024),
-            Cuda = ModelArguments.ReadDevice(parse, Device, Activations, TensorParallel),
+            Cuda = cuda,
             Engine = new()
             {
                 ContextLength = ModelArguments.Range(parse, Context, 1 << 20),
                 MaxSequences = AtLeastOne(parse, MaxBatch, 4096),
                 MaxWaiting = AtLeastOne(parse, MaxWaiting, 1 << 20),
                 KvType = kv,
-                CachePositions = parse.GetValue(KvMemory) is { } size ? Positions(Bytes(KvMemory.Name, size), ModelFiles.Open(path, parse.GetValue(Mmproj)).Spec.Text, kv) : 0,
+                CachePositions = parse.GetValue(KvMemory) is { } size ? Positions(Bytes(KvMemory.Name, size), ModelFiles.Open(path, parse.GetValue(Mmproj)).Spec.Text, kv, cuda) : 0,
             },
             HashWeights = true,
             Progress = progress,
@@ -197,11 +199,12 @@ internal static class ServeCommand
         return (long)Math.Min(number * Math.Pow(2, unit), long.MaxValue / 2);
     }
 
-    /// <summary>How many positions' keys and values a size holds.</summary>
-    private static int Positions(long bytes, TextSpec text, KvType kv)
+    /// <summary>How many positions' keys and values a size holds, of several GPUs all of theirs together.</summary>
+    internal static int Positions(long bytes, TextSpec text, KvType kv, CudaOptions? cuda)
     {
         var heads = 2L * text.Layers * text.KeyValueHeads;
-        var position = kv switch { KvType.BF16 => heads * text.HeadDimension * 2, KvType.Int8 or KvType.Fp8 => heads * (text.HeadDimension + 4), _ => heads * text.HeadDimension * 4 };
+        // F32 is as activations are.
+        var position = kv switch { KvType.F32 when cuda is { ActivationType: DType.BF16 } => heads * text.HeadDimension * 2, KvType.BF16 => heads * text.HeadDimension * 2, KvType.Int8 or KvType.Fp8 => heads * (text.HeadDimension + 4), _ => heads * text.HeadDimension * 4 };
         var positions = bytes / position;
         return positions >= 16 ? (int)Math.Min(positions, int.MaxValue / 2) : throw new UsageException($"--kv-memory is {bytes} bytes; 16 positions of this model take {16 * position} bytes");
     }

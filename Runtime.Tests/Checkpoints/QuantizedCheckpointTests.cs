@@ -179,6 +179,23 @@ public class QuantizedCheckpointTests
         Assert.That(a.Logits[0].Zip(b.Logits[0], (x, y) => Math.Abs(x - y)).Max() / spread, Is.LessThan(2e-5));
     }
 
+    /// <summary>Four heads of 16 between two devices: 32 columns each of o's rows of 64, which are two groups of 32, or one of 64 that would be cut.</summary>
+    [Test]
+    public void Devices_divide_layers_between_groups()
+    {
+        Device[] ranks = [new Trimtab.Kernels.Reference.ReferenceDevice(), new Trimtab.Kernels.Reference.ReferenceDevice()];
+        using var device = new TensorParallelDevice(ranks, new Trimtab.Tests.Kernels.HostCommunicator(ranks));
+        const string Awq = """{"quant_method": "awq", "bits": 4, "group_size": $, "zero_point": true, "version": "gemm"}""";
+        var form = Forms[5] with { GroupSize = 32 };
+        using var plain = VisionLanguageModel.Open(Write("plain", form, null), new() { WeightType = DType.F32, Threads = 2 });
+        using var divided = VisionLanguageModel.Open(Write("quantised", form, Awq.Replace("$", "32", StringComparison.Ordinal)), new() { Device = device });
+        var options = new Trimtab.Engine.GenerationOptions { MaxTokens = 1, Capture = true };
+        var (a, b) = (Outcome.Run(divided, [(divided.Raw("the rain in"), options)])[0], Outcome.Run(plain, [(plain.Raw("the rain in"), options)])[0]);
+        Assert.That(a.Logits[0].Zip(b.Logits[0], (x, y) => Math.Abs(x - y)).Max() / (b.Logits[0].Max() - b.Logits[0].Min()), Is.LessThan(2e-5));
+        Assert.That(() => VisionLanguageModel.Open(Write("cut", form with { GroupSize = 64 }, Awq.Replace("$", "64", StringComparison.Ordinal)), new() { Device = device }),
+            Throws.TypeOf<Trimtab.Model.UnsupportedModelException>().With.Message.Contains("o_proj").And.Message.Contains("blocks of 64"));
+    }
+
     [Test]
     public void A_code_that_is_no_number_is_named_with_its_tensor()
     {

@@ -11,7 +11,6 @@ namespace Trimtab.Tests.Engine;
 [TestFixture("cpu")]
 [TestFixture("2 × cpu")]
 [TestFixture("cuda")]
-[TestFixture("2 × cuda")]
 public class PrefixCacheTests(string device)
 {
     private string _folder = null!;

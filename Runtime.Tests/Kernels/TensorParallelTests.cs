@@ -68,7 +68,7 @@ public unsafe class TensorParallelTests
 
     /// <summary>Rows that change places within their head, parts of other forms, scales, ranges that overlap, columns at blocks: as the weight in one piece.</summary>
     [Test]
-    public void Divided_weights_multiply_as_whole_ones([Values(DType.F32, DType.BF16, DType.Q8_0, DType.Q4_K, DType.F8E4M3)] DType type)
+    public void Divided_weights_multiply_as_whole_ones([Values(DType.F32, DType.BF16, DType.Q8_0, DType.Q4_K, DType.F8E4M3, DType.I4G128)] DType type)
     {
         Device[] ranks = [new ReferenceDevice(), new ReferenceDevice()];
         using var device = new TensorParallelDevice(ranks, new HostCommunicator(ranks));

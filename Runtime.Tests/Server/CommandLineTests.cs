@@ -207,4 +207,17 @@ public class CommandLineTests
 
     [Test]
     public void Verbose_prints_the_trace() => Assert.That(Run(["inspect", "none.gguf", "--verbose"]).Error, Does.Contain("   at "));
+
+    /// <summary>A LLaMA-2-7B position takes 1 MiB in floats, half of that in bfloat16, and 264 KiB in bytes with their scales.</summary>
+    [Test]
+    public void A_size_for_keys_and_values_is_counted_in_the_form_that_they_have()
+    {
+        using var source = Trimtab.Model.SyntheticModel.Parse("7b-bf16").Open();
+        int Positions(Trimtab.Model.KvType kv, Trimtab.Kernels.Cuda.CudaOptions? cuda = null) => Trimtab.Server.Commands.ServeCommand.Positions(1 << 30, source.Spec.Text, kv, cuda);
+        Assert.That(Positions(Trimtab.Model.KvType.F32), Is.EqualTo(1024));
+        Assert.That(Positions(Trimtab.Model.KvType.BF16), Is.EqualTo(2048));
+        Assert.That(Positions(Trimtab.Model.KvType.Fp8), Is.EqualTo((1 << 20) / 264));
+        Assert.That(Positions(Trimtab.Model.KvType.F32, new()), Is.EqualTo(2048), "as activations are");
+        Assert.That(Positions(Trimtab.Model.KvType.F32, new() { ActivationType = Trimtab.Kernels.DType.F32 }), Is.EqualTo(1024));
+    }
 }
