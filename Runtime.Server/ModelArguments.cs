@@ -108,7 +108,7 @@ internal sealed class ModelArguments
     /// <exception cref="UsageException">So many are not to be had.</exception>
     public static CudaOptions? ReadDevice(ParseResult parse, Option<string> device, Option<string> activations, Option<int> tensorParallel)
     {
-        var ranks = Math.Max(1, Range(parse, tensorParallel, 64));
+        var ranks = AtLeastOne(parse, tensorParallel, 64);
         if (parse.GetValue(device) == "cuda")
             return new() { ActivationType = parse.GetValue(activations) == "f32" ? DType.F32 : DType.BF16, TensorParallel = ranks };
         return ranks == 1 ? null : throw new UsageException("--tensor-parallel is of GPUs; say --device cuda too");
@@ -149,4 +149,7 @@ internal sealed class ModelArguments
         => parse.GetValue(option) is var value && value >= 0 && value <= most
             ? value
             : throw new UsageException($"{option.Name} is {value}; expected 0 to {most}");
+
+    public static int AtLeastOne(ParseResult parse, Option<int> option, int most)
+        => Range(parse, option, most) is > 0 and var value ? value : throw new UsageException($"{option.Name} is 0; expected 1 to {most}");
 }

@@ -117,14 +117,16 @@ public sealed unsafe partial class CudaDevice : Device
         if (options.TensorParallel == 1)
             return new CudaDevice(options);
         var ranks = new List<CudaDevice>();
+        NcclCommunicator? communicator = null;
         try
         {
             for (var r = 0; r < options.TensorParallel; r++)
                 ranks.Add(new(options with { Ordinal = options.Ordinal + r, TensorParallel = 1 }));
-            return new TensorParallelDevice(ranks, new NcclCommunicator([.. ranks]));
+            return new TensorParallelDevice(ranks, communicator = new([.. ranks]));
         }
         catch
         {
+            communicator?.Dispose();
             foreach (var rank in ranks)
                 rank.Dispose();
             throw;

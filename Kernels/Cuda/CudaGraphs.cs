@@ -100,7 +100,7 @@ internal sealed unsafe class CudaGraphs(params CudaDevice[] devices) : IDisposab
     {
         var (key, oldest) = _steps.MinBy(step => step.Value.Used);
         _steps.Remove(key);
-        // It may still run; of several GPUs, all of them have to end before one of them is waited for.
+        // It may still run, and on several GPUs no part of it ends alone.
         for (var d = 0; d < devices.Length; d++)
             if (oldest.Executables[d] is not null)
                 cuStreamSynchronize(devices[d].QueueOf()).Check("cuStreamSynchronize");

@@ -8,11 +8,10 @@ internal static unsafe partial class Nccl
     /// <summary>What the library is called in declarations; resolved to the platform's file.</summary>
     public const string Library = "nccl";
 
-    public const int ncclFloat16 = 6, ncclFloat32 = 7, ncclBfloat16 = 9, ncclSum = 0, ncclInProgress = 7;
+    public const int ncclFloat32 = 7, ncclBfloat16 = 9, ncclSum = 0, ncclInProgress = 7;
 
     static Nccl() => CudaLibraries.Register();
 
-    [LibraryImport(Library)] public static partial int ncclGetVersion(out int version);
     [LibraryImport(Library)] public static partial byte* ncclGetErrorString(int result);
     [LibraryImport(Library)] public static partial int ncclCommInitAll(nint* comms, int devices, int* ordinals);
     [LibraryImport(Library)] public static partial int ncclCommDestroy(nint comm);
@@ -21,7 +20,6 @@ internal static unsafe partial class Nccl
     [LibraryImport(Library)] public static partial int ncclGroupStart();
     [LibraryImport(Library)] public static partial int ncclGroupEnd();
     [LibraryImport(Library)] public static partial int ncclAllReduce(nint send, nint receive, nuint count, int type, int operation, nint comm, nint stream);
-
     [LibraryImport(Library)] public static partial int ncclAllGather(nint send, nint receive, nuint sendCount, int type, nint comm, nint stream);
 
     /// <exception cref="CudaException">The call failed.</exception>

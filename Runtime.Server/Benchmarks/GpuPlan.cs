@@ -54,11 +54,11 @@ internal sealed class GpuPlan
     /// <param name="tokens">Tokens in the step: sequences that decode, or a prompt's length.</param>
     /// <param name="context">Positions that a decoding token looks at; 0 for a prompt, whose tokens look at those before them.</param>
     /// <param name="ranks">GPUs that divide each layer.</param>
-    /// <param name="kv">Form of keys and values; as the activations' where it is F32.</param>
+    /// <param name="kv">Form of keys and values.</param>
     public GpuPlan(TextSpec spec, DType form, int tokens, int context, int ranks = 1, KvType kv = KvType.BF16)
     {
         (_spec, _perWeight, _tokens, _context, _ranks) = (spec, (double)form.BlockBytes() / form.BlockSize(), tokens, context, ranks);
-        _perKey = kv is KvType.Int8 or KvType.Fp8 ? 1 + sizeof(float) / (double)spec.HeadDimension : Activation;
+        _perKey = KvCache.PositionBytes(DType.BF16, spec, kv) / (2.0 * spec.KeyValueHeads * spec.HeadDimension);
     }
 
     /// <summary>The step's launches on each GPU. Steered: every token by its own vector, with its projections observed.</summary>

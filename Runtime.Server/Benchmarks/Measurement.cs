@@ -84,7 +84,7 @@ internal sealed record Cost(double WeightBytes, double Bytes, double Operations,
         var attention = Attention(text, depth, steps);
         var weights = (double)network.Decoder.WeightBytes * steps;
         // All query heads' 4 · d operations a position and layer read that position's keys and values once.
-        var cache = attention / (4.0 * text.Heads * text.HeadDimension) * KvCache.PositionBytes(network.Device, text, kv);
+        var cache = attention / (4.0 * text.Heads * text.HeadDimension) * KvCache.PositionBytes(network.Device.ActivationType, text, kv);
         return new(weights, weights + batch * cache, batch * (steps * (Linear(text) + Head(text)) + attention), arithmetic);
     }
 

@@ -96,7 +96,7 @@ internal static class BenchCommand
         using var _ = source;
         var form = ModelArguments.Read(parse, Dtype) ?? FormOf(source.Files[0]);
         var name = $"{(synthetic is not null ? synthetic.Name : Path.GetFileName(parse.GetValue(Model)!))}, {form}";
-        var ranks = Math.Max(1, ModelArguments.Range(parse, TensorParallel, 64));
+        var ranks = ModelArguments.ReadDevice(parse, DeviceOption, ActivationsOption, TensorParallel)!.TensorParallel;
         foreach (var batch in plan.Batches)
         {
             new GpuPlan(source.Spec.Text, form, batch, Math.Max(1, plan.Depth), ranks, plan.Kv).Write(output, name);

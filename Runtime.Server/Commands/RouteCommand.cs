@@ -60,14 +60,14 @@ internal static class RouteCommand
             Port = ModelArguments.Range(parse, Port, 65535),
             Prefix = ModelArguments.Range(parse, Prefix, 1 << 20),
             Spill = ModelArguments.Range(parse, Spill, 1 << 20),
-            Attempts = ServeCommand.AtLeastOne(parse, Attempts, 100),
+            Attempts = ModelArguments.AtLeastOne(parse, Attempts, 100),
             RetryBudget = ModelArguments.Range(parse, Budget, 1 << 20),
-            Probe = TimeSpan.FromMilliseconds(ServeCommand.AtLeastOne(parse, Probe, 600_000)),
-            MaxBody = (long)ServeCommand.AtLeastOne(parse, MaxBody, 1024) << 20,
+            Probe = TimeSpan.FromMilliseconds(ModelArguments.AtLeastOne(parse, Probe, 600_000)),
+            MaxBody = (long)ModelArguments.AtLeastOne(parse, MaxBody, 1024) << 20,
             MaxMemory = ServeCommand.Bytes(parse, RequestMemory),
-            MaxRequests = ServeCommand.AtLeastOne(parse, MaxRequests, 1 << 20),
-            AnswerTime = TimeSpan.FromSeconds(ServeCommand.AtLeastOne(parse, AnswerTime, 86400)),
-            DrainTime = TimeSpan.FromSeconds(ServeCommand.AtLeastOne(parse, DrainTime, 86400)),
+            MaxRequests = ModelArguments.AtLeastOne(parse, MaxRequests, 1 << 20),
+            AnswerTime = TimeSpan.FromSeconds(ModelArguments.AtLeastOne(parse, AnswerTime, 86400)),
+            DrainTime = TimeSpan.FromSeconds(ModelArguments.AtLeastOne(parse, DrainTime, 86400)),
         };
         return options.Replicas.Count + options.Discover.Count > 0 ? options
             : throw new UsageException("there is no server to route to; expected --replica URL for each, or --discover URL");

@@ -107,8 +107,8 @@ internal static class ServeCommand
             Engine = new()
             {
                 ContextLength = ModelArguments.Range(parse, Context, 1 << 20),
-                MaxSequences = AtLeastOne(parse, MaxBatch, 4096),
-                MaxWaiting = AtLeastOne(parse, MaxWaiting, 1 << 20),
+                MaxSequences = ModelArguments.AtLeastOne(parse, MaxBatch, 4096),
+                MaxWaiting = ModelArguments.AtLeastOne(parse, MaxWaiting, 1 << 20),
                 KvType = kv,
                 CachePositions = parse.GetValue(KvMemory) is { } size ? Positions(Bytes(KvMemory.Name, size), ModelFiles.Open(path, parse.GetValue(Mmproj)).Spec.Text, kv, cuda) : 0,
             },
@@ -148,13 +148,13 @@ internal static class ServeCommand
         {
             Host = host,
             Port = ModelArguments.Range(parse, Port, 65535),
-            MaxRequests = AtLeastOne(parse, MaxRequests, 1 << 20),
-            MaxTokens = AtLeastOne(parse, MaxTokens, 1 << 20),
-            MaxBody = (long)AtLeastOne(parse, MaxBody, 1024) << 20,
+            MaxRequests = ModelArguments.AtLeastOne(parse, MaxRequests, 1 << 20),
+            MaxTokens = ModelArguments.AtLeastOne(parse, MaxTokens, 1 << 20),
+            MaxBody = (long)ModelArguments.AtLeastOne(parse, MaxBody, 1024) << 20,
             MaxMemory = Bytes(parse, RequestMemory),
             MaxImages = ModelArguments.Range(parse, MaxImages, 1024),
-            AnswerTime = TimeSpan.FromSeconds(AtLeastOne(parse, AnswerTime, 86400)),
-            DrainTime = TimeSpan.FromSeconds(AtLeastOne(parse, DrainTime, 86400)),
+            AnswerTime = TimeSpan.FromSeconds(ModelArguments.AtLeastOne(parse, AnswerTime, 86400)),
+            DrainTime = TimeSpan.FromSeconds(ModelArguments.AtLeastOne(parse, DrainTime, 86400)),
             ProtectMetrics = parse.GetValue(ProtectMetrics),
             PrivateCache = parse.GetValue(PrivateCache),
             ImageHosts = parse.GetValue(ImageHosts) ?? [],
@@ -184,9 +184,6 @@ internal static class ServeCommand
         return files;
     }
 
-    internal static int AtLeastOne(ParseResult parse, Option<int> option, int most)
-        => ModelArguments.Range(parse, option, most) is > 0 and var value ? value : throw new UsageException($"{option.Name} is 0; expected 1 to {most}");
-
     /// <summary>Reads a size in bytes.</summary>
     internal static long Bytes(ParseResult parse, Option<string> option) => Bytes(option.Name, parse.GetRequiredValue(option));
 
@@ -202,9 +199,7 @@ internal static class ServeCommand
     /// <summary>How many positions' keys and values a size holds, of several GPUs all of theirs together.</summary>
     internal static int Positions(long bytes, TextSpec text, KvType kv, CudaOptions? cuda)
     {
-        var heads = 2L * text.Layers * text.KeyValueHeads;
-        // F32 is as activations are.
-        var position = kv switch { KvType.F32 when cuda is { ActivationType: DType.BF16 } => heads * text.HeadDimension * 2, KvType.BF16 => heads * text.HeadDimension * 2, KvType.Int8 or KvType.Fp8 => heads * (text.HeadDimension + 4), _ => heads * text.HeadDimension * 4 };
+        var position = (long)text.Layers * KvCache.PositionBytes(cuda?.ActivationType ?? DType.F32, text, kv);
         var positions = bytes / position;
         return positions >= 16 ? (int)Math.Min(positions, int.MaxValue / 2) : throw new UsageException($"--kv-memory is {bytes} bytes; 16 positions of this model take {16 * position} bytes");
     }

@@ -36,9 +36,9 @@ public sealed class KvCache : IDisposable
     public KvCache(Device device, TextSpec spec, int positions, KvType type = KvType.F32)
     {
         (_device, Pages) = (device, (positions + PageSize - 1) / PageSize);
-        var stored = Stored(device, type);
+        var stored = Stored(device.ActivationType, type);
         if (!device.Caches(stored))
-            throw new NotSupportedException($"the device ({device.Name}) keeps no {type} keys and values; it keeps {string.Join(", ", Enum.GetValues<KvType>().Where(t => device.Caches(Stored(device, t))))}");
+            throw new NotSupportedException($"the device ({device.Name}) keeps no {type} keys and values; it keeps {string.Join(", ", Enum.GetValues<KvType>().Where(t => device.Caches(Stored(device.ActivationType, t))))}");
         var (heads, rows) = (HeadDivision.Of(device, spec), Pages * PageSize);
         _layers = new KvLayer[spec.Layers];
         for (var layer = 0; layer < spec.Layers; layer++)
@@ -55,17 +55,20 @@ public sealed class KvCache : IDisposable
     public int Pages { get; }
 
     /// <summary>Bytes that one position of one layer takes.</summary>
-    public static int PositionBytes(Device device, TextSpec spec, KvType type)
-        => 2 * spec.KeyValueHeads * (spec.HeadDimension * Stored(device, type).BlockBytes() + (HasScales(type) ? sizeof(float) : 0));
+    /// <param name="activations">The device's <see cref="Device.ActivationType"/>.</param>
+    /// <param name="spec">The decoder.</param>
+    /// <param name="type">Form of keys and values.</param>
+    public static int PositionBytes(DType activations, TextSpec spec, KvType type)
+        => 2 * spec.KeyValueHeads * (spec.HeadDimension * Stored(activations, type).BlockBytes() + (HasScales(type) ? sizeof(float) : 0));
 
     private static bool HasScales(KvType type) => type is KvType.Int8 or KvType.Fp8;
 
-    private static DType Stored(Device device, KvType type) => type switch
+    private static DType Stored(DType activations, KvType type) => type switch
     {
         KvType.BF16 => DType.BF16,
         KvType.Int8 => DType.U8,
         KvType.Fp8 => DType.F8E4M3,
-        _ => device.ActivationType,
+        _ => activations,
     };
 
     /// <summary>The pages that <paramref name="positions"/> positions need.</summary>

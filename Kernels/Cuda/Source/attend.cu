@@ -20,7 +20,7 @@ inline float score(const Cache& c, const float* query, i32 row, i32 head, float 
                 const uint2 v = load_act8(c.keys + first + i);
 #pragma unroll
                 for (i32 j = 0; j < 8; j++)
-                    sum = fmaf(query[i + j], from_byte(c.kind, (j < 4 ? v.x : v.y) >> 8 * (j % 4) & 0xff), sum);
+                    sum = fmaf(query[i + j], from_bytes(c.kind, v, j), sum);
             }
         for (; i < c.dimension; i++)
             sum = fmaf(query[i], from_byte(c.kind, c.keys[first + i]), sum);

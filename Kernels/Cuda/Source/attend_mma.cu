@@ -44,7 +44,7 @@ template <int width> inline void stage(bf16* target, const HeadRows& from, const
             float x[8];
 #pragma unroll
             for (i32 e = 0; e < 8; e++)
-                x[e] = from_byte(from.kind, (e < 4 ? v.x : v.y) >> 8 * (e % 4) & 0xff) * scale;
+                x[e] = from_bytes(from.kind, v, e) * scale;
             store_bf16x8(to, x);
             continue;
         }

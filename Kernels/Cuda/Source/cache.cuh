@@ -12,11 +12,11 @@ struct Cache
 
 inline bool is_bytes(i32 kind) { return kind >= CACHE_U8; }
 
-// A byte as a number that byte_scale multiplies. E4M3's bits, moved by one, are those of a binary16 that is 256 times smaller; none is NaN.
-inline float from_byte(i32 kind, u32 byte)
-{
-    return kind == CACHE_U8 ? (float)((i32)byte - 128) : to_float(f16{ (u16)((byte & 0x80) << 8 | (byte & 0x7f) << 7) });
-}
+// A byte as a number that byte_scale multiplies.
+inline float from_byte(i32 kind, u32 byte) { return kind == CACHE_U8 ? (float)((i32)byte - 128) : e4m3_over_256(byte); }
+
+// Of eight bytes the one at i.
+inline float from_bytes(i32 kind, uint2 v, i32 i) { return from_byte(kind, (i < 4 ? v.x : v.y) >> 8 * (i % 4) & 0xff); }
 
 inline float byte_scale(i32 kind, const float* scales, i64 i) { return kind == CACHE_U8 ? scales[i] : 256 * scales[i]; }
 

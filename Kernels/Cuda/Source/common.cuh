@@ -131,6 +131,9 @@ EMULATED_CONVERSIONS
 inline float to_float(float x) { return x; }
 inline float to_float(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
 
+// An E4M3 number over 256: its bits, moved by one, are those of a binary16 that is so much smaller. Not of its NaN.
+inline float e4m3_over_256(u32 byte) { return to_float(f16{ (u16)((byte & 0x80) << 8 | (byte & 0x7f) << 7) }); }
+
 // Eight floats, rounded, to 16 bytes.
 inline void store_bf16x8(bf16* target, const float* v)
 {

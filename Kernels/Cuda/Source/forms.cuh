@@ -117,14 +117,10 @@ inline void unpack_weights(const Stored& s, i32 k, float* w)
     for (i32 i = 0; i < 16; i++)
         w[i] = scale * (float)(i8)(v[i / 4] >> (8 * (i % 4)));
 #elif FORM == FORM_F8E4M3
-    // Its bits, moved by one, are those of a binary16 that is 256 times smaller; NaN was refused.
-    const float scale = 256 * s.scale;
+    const float scale = 256 * s.scale; // NaN was refused
 #pragma unroll
     for (i32 i = 0; i < 16; i++)
-    {
-        const u32 byte = v[i / 4] >> (8 * (i % 4));
-        w[i] = scale * to_float(f16{ (u16)((byte & 0x80) << 8 | (byte & 0x7f) << 7) });
-    }
+        w[i] = scale * e4m3_over_256(v[i / 4] >> (8 * (i % 4)));
 #elif FORM == FORM_Q6_K
     const float d = to_float(s.d), first = d * (float)s.first, second = d * (float)s.second;
 #pragma unroll
